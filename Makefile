@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo demo-stop test lint format clean packages
+
+# The main job, end to end, with real parts. KEEP=1 leaves it running.
+demo: packages .venv/ready
+	$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
+
+demo-stop: .venv/ready
+	$(BIN)/python -m tests.demo --stop
+
+test: lint
+	$(BIN)/pytest
+
+# Lint, format, types, shell, Dockerfiles, YAML.
+lint: packages .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/shellcheck template/gateway/*.sh tests/lab/*.sh
+	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/web/Dockerfile
+	$(BIN)/yamllint --strict .
+
+format: .venv/ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache
+
+packages:
+	@sh tests/lab/install.sh
+
+.venv/ready: pyproject.toml
+	sh tests/lab/install.sh
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --group dev
+	touch $@

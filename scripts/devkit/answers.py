@@ -1,0 +1,162 @@
+"""What the user answered to Copier, read once into one frozen and validated object."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Literal, cast
+
+import yaml
+
+from devkit.errors import UserError
+
+ANSWERS_FILE = ".copier-answers.yml"
+
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+# The common name of a certificate has at most 64 characters (RFC 5280, ub-common-name).
+CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
+HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
+
+Protocol = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One project's answers; lifetimes are in days."""
+
+    project_name: str
+    client_name: str
+    vpn_host: str
+    vpn_listen: IPv4Address
+    vpn_port: int
+    vpn_protocol: Protocol
+    vpn_subnet: IPv4Network
+    routes: tuple[IPv4Network, ...]
+    certificate_days: int
+    authority_days: int
+
+
+def read_answers(project: Path) -> Answers:
+    """Read and validate a project's answers.
+
+    Raises UserError when the folder is no generated project or an answer is bad.
+    """
+    path = project / ANSWERS_FILE
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{project} is no d4m-devkit project (it has no {ANSWERS_FILE}): "
+            "run this in the folder that `copier copy` made."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): restore it from git.") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path} holds no answers: restore it from git.")
+    try:
+        return parse_answers(cast("Mapping[str, object]", document))
+    except ValueError as fault:
+        raise UserError(f"{path}: {fault} Mend it with `copier update --trust --data NAME=VALUE`.") from None
+
+
+def parse_answers(document: Mapping[str, object]) -> Answers:
+    """Check every answer.
+
+    Raises ValueError with one sentence that names the first bad value.
+    """
+    vpn_host = _text(document, "vpn_host")
+    endpoint = _address_or_none(vpn_host)
+    if endpoint is None and not HOST_NAME.fullmatch(vpn_host):
+        raise ValueError(f"vpn_host: {vpn_host!r} is neither an IPv4 address nor a host name.")
+    vpn_subnet = _network("vpn_subnet", document.get("vpn_subnet"))
+    if vpn_subnet.prefixlen != 24:
+        raise ValueError(f"vpn_subnet: {str(vpn_subnet)!r} is not a /24.")
+    if endpoint is not None and endpoint in vpn_subnet:
+        raise ValueError(f"vpn_subnet: {str(vpn_subnet)!r} contains the VPN's own endpoint {endpoint}.")
+    certificate_days = _whole_number(document, "certificate_days", 1, 3650)
+    return Answers(
+        project_name=_matching(document, "project_name", PROJECT_NAME, "a Compose project name"),
+        client_name=_matching(document, "client_name", CLIENT_NAME, "a client name"),
+        vpn_host=vpn_host,
+        vpn_listen=_address(document, "vpn_listen"),
+        vpn_port=_whole_number(document, "vpn_port", 1, 65535),
+        vpn_protocol=_protocol(document),
+        vpn_subnet=vpn_subnet,
+        routes=_routes(document, vpn_subnet, endpoint),
+        certificate_days=certificate_days,
+        authority_days=_whole_number(document, "authority_days", certificate_days, 36500),
+    )
+
+
+def _text(document: Mapping[str, object], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {value!r} is not a text.")
+    return value
+
+
+def _matching(document: Mapping[str, object], name: str, pattern: re.Pattern[str], what: str) -> str:
+    value = _text(document, name)
+    if not pattern.fullmatch(value):
+        raise ValueError(f"{name}: {value!r} is not {what}.")
+    return value
+
+
+def _whole_number(document: Mapping[str, object], name: str, least: int, most: int) -> int:
+    value = document.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name}: {value!r} is not a whole number from {least} to {most}.")
+    return value
+
+
+def _protocol(document: Mapping[str, object]) -> Protocol:
+    value = document.get("vpn_protocol")
+    if value not in ("tcp", "udp"):
+        raise ValueError(f"vpn_protocol: {value!r} is neither 'tcp' nor 'udp'.")
+    return cast("Protocol", value)
+
+
+def _address_or_none(text: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return None
+
+
+def _address(document: Mapping[str, object], name: str) -> IPv4Address:
+    value = _text(document, name)
+    address = _address_or_none(value)
+    if address is None:
+        raise ValueError(f"{name}: {value!r} is not an IPv4 address.")
+    return address
+
+
+def _network(name: str, value: object) -> IPv4Network:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError(f'{name}: {value!r} is not an IPv4 network, such as "172.16.0.0/12".')
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError(f'{name}: {value!r} is not an IPv4 network, such as "172.16.0.0/12".') from None
+    if str(network) != value:
+        raise ValueError(f"{name}: {value!r} has host bits set: the network is {network}.")
+    return network
+
+
+def _routes(
+    document: Mapping[str, object], vpn_subnet: IPv4Network, endpoint: IPv4Address | None
+) -> tuple[IPv4Network, ...]:
+    value = document.get("routes")
+    if not isinstance(value, list) or not value:
+        raise ValueError(f'routes: {value!r} is not a list of IPv4 networks, such as ["172.16.0.0/12"].')
+    routes = tuple(_network("routes", item) for item in value)
+    for route in routes:
+        if route.prefixlen == 0:
+            raise ValueError(f"routes: '{route}' would send all traffic through the VPN.")
+        if route.overlaps(vpn_subnet):
+            raise ValueError(f"routes: '{route}' overlaps the VPN's own subnet {vpn_subnet}.")
+        if endpoint is not None and endpoint in route:
+            raise ValueError(f"routes: '{route}' contains the VPN's own endpoint {endpoint}.")
+    return routes

@@ -1,0 +1,56 @@
+"""What the commands' entry points share: options, and errors turned into one sentence and an exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from python_on_whales.exceptions import DockerException
+from rich.console import Console
+
+from devkit.answers import ANSWERS_FILE
+from devkit.errors import UserError
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser with the options that every command has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def project_folder() -> Path:
+    """Where the user works: the current folder, or else the project that the script stands in."""
+    here = Path.cwd()
+    home_of_script = Path(sys.argv[0]).absolute().parent.parent
+    return here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
+
+
+def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> int:
+    """Parse the arguments, run the body, and return the exit code."""
+    options = parser_.parse_args(arguments)
+    try:
+        body(options)
+    except KeyboardInterrupt:
+        return 130
+    except (UserError, DockerException, OSError) as error:
+        if options.debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            "error:", sentence(error), style="red", markup=False
+        )
+        return 1
+    return 0
+
+
+def sentence(error: Exception) -> str:
+    """Say an error in one line."""
+    match error:
+        case UserError():
+            return str(error)
+        case DockerException():
+            lines = (error.stderr or "").strip().splitlines() or [f"docker exited with {error.return_code}"]
+            return f"Docker refused: {lines[-1].strip()}"
+        case OSError(filename=str(name), strerror=str(reason)):
+            return f"{name}: {reason}."
+    return str(error)

@@ -1,0 +1,87 @@
+"""Bring the VPN up: check first, build, start, wait until it is healthy, and print the connection report."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from devkit import commandline, host
+from devkit.answers import Answers, read_answers
+from devkit.errors import UserError
+from devkit.material import read_material
+from devkit.report import as_document, as_text, make_report
+from devkit.stack import RELAY_BRIDGE, Container, Engine, Network, Stack
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `up.py`."""
+    parser = commandline.parser(__doc__ or "")
+    parser.add_argument("--json", action="store_true", help="print the report's facts as JSON")
+    return commandline.run(parser, _up, arguments)
+
+
+def _up(options: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    material = read_material(project, answers)
+    stack = Stack(project, answers.project_name)
+    engine = stack.engine()
+    stack.require_compose()
+    networks = stack.networks()
+    _check_other_devkits(stack, networks)
+    _check_port(answers, engine, stack, stack.containers())
+    _check_routes(answers, networks)
+
+    progress = Console(stderr=True, soft_wrap=True, highlight=False)
+    _follow(progress, "Building the image", stack.build())
+    _follow(progress, "Starting openvpn, firewall and relay", stack.start())
+
+    others = [container for container in stack.containers() if not stack.is_ours(container)]
+    report = make_report(answers, engine, material, others, datetime.now(UTC))
+    if options.json:
+        print(json.dumps(as_document(report), indent=2))
+    else:
+        Console().print(as_text(report, host.operating_system()))
+
+
+def _check_other_devkits(stack: Stack, networks: Iterable[Network]) -> None:
+    for network in networks:
+        if network.bridge == RELAY_BRIDGE and network.project != stack.project_name:
+            raise UserError(
+                f"another devkit, {network.project or network.name}, is up on this engine: take it down first "
+                "(`python scripts/down.py` in its folder)."
+            )
+
+
+def _check_port(answers: Answers, engine: Engine, stack: Stack, containers: Iterable[Container]) -> None:
+    # A remote engine publishes the port elsewhere; our own relay may hold it already.
+    if not engine.local or any(stack.is_ours(container) and container.service == "relay" for container in containers):
+        return
+    fault = host.port_fault(answers.vpn_listen, answers.vpn_port, answers.vpn_protocol)
+    if fault:
+        raise UserError(
+            f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} cannot be published because {fault}: "
+            "free it, or choose another with `copier update --trust --data vpn_port=NUMBER`."
+        )
+
+
+def _check_routes(answers: Answers, networks: Iterable[Network]) -> None:
+    known = [subnet for network in networks for subnet in network.subnets]
+    found = host.collision([*answers.routes, answers.vpn_subnet], host.interfaces(), [*known, answers.vpn_subnet])
+    if found:
+        route, interface = found
+        raise UserError(
+            f"{route} collides with this computer's own network {interface.network} ({interface.name}): choose "
+            "others with `copier update --trust --data routes=...` (or vpn_subnet=...)."
+        )
+
+
+def _follow(progress: Console, what: str, lines: Iterable[str]) -> None:
+    """Show a step's last line while it lasts, and one line when it is done."""
+    with progress.status(what) as status:
+        for line in lines:
+            status.update(Text(f"{what}: {line}", overflow="ellipsis", no_wrap=True))
+    progress.print(f"{what}: done", style="dim")

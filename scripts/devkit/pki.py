@@ -1,0 +1,172 @@
+"""The project's own public key infrastructure: a certificate authority, leaves, and revocation lists.
+
+Pure: nothing here touches a file. Certificates follow RFC 5280; times are UTC, serial numbers have 128 bits.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+# A client whose clock is a little behind still accepts a new certificate.
+CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A certificate and the private key that belongs to it."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key as unencrypted PKCS #8 PEM."""
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_credential(certificate_pem: bytes, key_pem: bytes) -> Credential:
+    """Read back what `Credential` wrote.
+
+    Raises ValueError when either is damaged or the two do not belong together.
+    """
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    key = load_pem_private_key(key_pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ValueError("the private key does not belong to the certificate")
+    return Credential(certificate, key)
+
+
+def new_authority(project_name: str, days: int, now: datetime) -> Credential:
+    """Make a self-signed authority that may sign leaves and revocation lists, and no further authority.
+
+    Its subject is unique: two authorities with one subject in a bundle make OpenVPN 2.6 exit.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial_number = _new_serial_number()
+    name = _common_name(f"{project_name} CA {serial_number:032x}"[:64])
+    builder = _builder(name, key, serial_number, now, now + timedelta(days=days)).issuer_name(name)
+    certificate = (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .sign(key, SHA256())
+    )
+    return Credential(certificate, key)
+
+
+def issue_server(authority: Credential, name: str, days: int, now: datetime) -> Credential:
+    """Issue a certificate that can only be a TLS server's."""
+    usage = _key_usage(digital_signature=True, key_agreement=True)
+    alternative_name = x509.SubjectAlternativeName([x509.DNSName(name)])
+    return _issue(authority, name, days, now, usage, ExtendedKeyUsageOID.SERVER_AUTH, alternative_name)
+
+
+def issue_client(authority: Credential, name: str, days: int, now: datetime) -> Credential:
+    """Issue a certificate that can only be a TLS client's."""
+    usage = _key_usage(digital_signature=True)
+    return _issue(authority, name, days, now, usage, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+
+
+def revocation_list(
+    authority: Credential, revoked: Iterable[x509.RevokedCertificate], number: int, now: datetime
+) -> bytes:
+    """Make the authority's revocation list, as PEM.
+
+    It ends with its authority: OpenVPN rejects every client once a list has lapsed.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now - CLOCK_SKEW)
+        .next_update(authority.certificate.not_valid_after_utc)
+        .add_extension(_authority_key_identifier(authority.certificate), critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
+    )
+    for certificate in revoked:
+        builder = builder.add_revoked_certificate(certificate)
+    return builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def _issue(
+    authority: Credential,
+    name: str,
+    days: int,
+    now: datetime,
+    key_usage: x509.KeyUsage,
+    purpose: x509.ObjectIdentifier,
+    alternative_name: x509.SubjectAlternativeName | None,
+) -> Credential:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # A leaf never outlives its authority.
+    end = min(now + timedelta(days=days), authority.certificate.not_valid_after_utc)
+    builder = (
+        _builder(_common_name(name), key, _new_serial_number(), now, end)
+        .issuer_name(authority.certificate.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(_authority_key_identifier(authority.certificate), critical=False)
+    )
+    if alternative_name is not None:
+        builder = builder.add_extension(alternative_name, critical=False)
+    return Credential(builder.sign(authority.key, SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, serial_number: int, now: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(serial_number)
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _new_serial_number() -> int:
+    # 128 random bits below a leading one: positive, never zero, always 17 bytes (RFC 5280 4.1.2.2 allows 20).
+    return secrets.randbits(128) | 1 << 128
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _authority_key_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    subject = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject)
+
+
+def _key_usage(
+    digital_signature: bool = False, key_agreement: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=key_agreement,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,195 @@
+"""The connection report: what there is, what can be reached, and why the rest cannot.
+
+Pure functions from facts to a document (for programs) and to rich's renderables (for people).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv4Network
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from devkit.answers import Answers
+from devkit.host import OperatingSystem
+from devkit.material import End, Material
+from devkit.stack import Attachment, Container, Engine
+
+WARN_BEFORE_END = timedelta(days=30)
+HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
+              "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A container's address in one network; `fault` says why the VPN does not reach it."""
+
+    network: str
+    address: str | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A running container, and where it is reached."""
+
+    name: str
+    image: str
+    places: tuple[Place, ...]
+    ports: tuple[str, ...]
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All facts of a report."""
+
+    answers: Answers
+    engine: Engine
+    material: Material
+    containers: tuple[Reached, ...]
+    warnings: tuple[str, ...]
+    now: datetime
+
+
+def make_report(
+    answers: Answers, engine: Engine, material: Material, containers: Iterable[Container], now: datetime
+) -> Report:
+    """Put the facts together; `containers` are the user's, without the devkit's own."""
+    warnings = [*_end_warnings(material.ends, now), *_engine_warnings(engine)]
+    reached = tuple(_reached(container, answers.routes) for container in containers)
+    return Report(answers, engine, material, reached, tuple(warnings), now)
+
+
+def as_document(report: Report) -> Mapping[str, object]:
+    """The report's facts for a program, as JSON has them; times are ISO 8601 in UTC."""
+    answers = report.answers
+    return {
+        "project": answers.project_name,
+        "endpoint": {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol},
+        "engine": {
+            "name": report.engine.name,
+            "version": report.engine.version,
+            "operating_system": report.engine.operating_system,
+        },
+        "profile": str(report.material.profile),
+        "tunnelblick_bundle": str(report.material.bundle),
+        "vpn_subnet": str(answers.vpn_subnet),
+        "routes": [str(route) for route in answers.routes],
+        "containers": [
+            {
+                "name": container.name,
+                "image": container.image,
+                "addresses": [
+                    {
+                        "network": place.network,
+                        "address": place.address,
+                        "reachable": place.fault is None,
+                        "reason": place.fault,
+                    }
+                    for place in container.places
+                ],
+                "ports": list(container.ports),
+                "urls": list(container.urls),
+            }
+            for container in report.containers
+        ],
+        "certificates": [{"name": end.name, "ends": end.at.isoformat()} for end in report.material.ends],
+        "warnings": list(report.warnings),
+    }
+
+
+def as_text(report: Report, system: OperatingSystem) -> RenderableType:
+    """The report for a person who works on this system."""
+    answers = report.answers
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("Endpoint", f"{answers.vpn_host}:{answers.vpn_port} ({answers.vpn_protocol})")
+    facts.add_row("Engine", escape(f"{report.engine.version} on {report.engine.operating_system}"))
+    facts.add_row("Profile", Text(str(report.material.profile)))
+    for step in opening_steps(report.material, system):
+        facts.add_row("", Text(step, style="dim"))
+    facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
+    ends = (f"{end.name} {end.at:%Y-%m-%d} ({(end.at - report.now).days} days)" for end in report.material.ends)
+    facts.add_row("Certificates end", escape(", ".join(ends)))
+    warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
+    return Group(facts, "", _container_table(report.containers), *warnings)
+
+
+def opening_steps(material: Material, system: OperatingSystem) -> Sequence[str]:
+    """How the profile is opened on a system."""
+    match system:
+        case "macOS":
+            return (
+                f"Tunnelblick:      open {material.bundle}",
+                "OpenVPN Connect:  import the profile, then switch it on",
+            )
+        case "Windows":
+            return ("OpenVPN GUI or OpenVPN Connect: import the profile, then connect",)
+        case "Linux":
+            return (
+                f"by hand:         sudo openvpn --config {material.profile}",
+                f"NetworkManager:  nmcli connection import type openvpn file {material.profile}",
+            )
+
+
+def _container_table(containers: Sequence[Reached]) -> RenderableType:
+    if not containers:
+        return Text("No container is running yet; whatever you start is reached at once, without reconnecting.")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Container", "Network", "Address", "Ports", "Reached"):
+        table.add_column(heading, overflow="fold")
+    for container in containers:
+        ports = "\n".join(container.urls) or " ".join(container.ports)
+        for row, place in enumerate(container.places):
+            verdict = Text("yes", style="green") if place.fault is None else Text(f"no: {place.fault}", style="yellow")
+            first = (Text(container.name), Text(ports)) if row == 0 else (Text(""), Text(""))
+            table.add_row(first[0], Text(place.network), place.address or "-", first[1], verdict)
+    return table
+
+
+def _reached(container: Container, routes: Sequence[IPv4Network]) -> Reached:
+    places = tuple(_place(attachment, routes) for attachment in container.attachments)
+    addresses = [place.address for place in places if place.fault is None]
+    urls = [
+        f"{scheme}://{addresses[0]}" + ("" if port in ("80/tcp", "443/tcp") else f":{port.split('/')[0]}")
+        for port, scheme in HTTP_PORTS.items()
+        if addresses and port in container.ports
+    ]
+    return Reached(container.name, container.image, places, container.ports, tuple(urls))
+
+
+def _place(attachment: Attachment, routes: Sequence[IPv4Network]) -> Place:
+    address = attachment.address
+    if attachment.driver == "host":
+        fault = "it uses the engine's own addresses: reach it at any bridge's gateway, such as 172.17.0.1"
+    elif address is None:
+        fault = "it has no IPv4 address"
+    elif attachment.driver != "bridge":
+        fault = f"the engine's host cannot reach its own {attachment.driver} networks"
+    elif not any(address in route for route in routes):
+        fault = "outside the routes: add its network with `copier update --trust --data routes=...`"
+    else:
+        fault = None
+    return Place(attachment.network, str(address) if address else None, fault)
+
+
+def _end_warnings(ends: Iterable[End], now: datetime) -> Iterable[str]:
+    for end in ends:
+        if end.at <= now:
+            yield f"the certificate of {end.name} ended on {end.at:%Y-%m-%d}."
+        elif end.at - now < WARN_BEFORE_END:
+            yield f"the certificate of {end.name} ends on {end.at:%Y-%m-%d}."
+
+
+def _engine_warnings(engine: Engine) -> Iterable[str]:
+    if engine.firewall_backend.startswith("nftables"):
+        yield (
+            "this engine uses its nftables firewall, whose drops no rule of ours can override: create the networks "
+            "that you want to reach with --opt com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected, or start "
+            "the engine with --firewall-backend=iptables."
+        )

@@ -1,0 +1,208 @@
+"""The project's stack on its Docker engine: the one module that touches an engine."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import cast
+
+from python_on_whales import Container as WhaleContainer
+from python_on_whales import DockerClient
+from python_on_whales import Network as WhaleNetwork
+from python_on_whales.client_config import ClientNotFoundError
+from python_on_whales.exceptions import DockerException
+
+from devkit.errors import UserError
+
+SERVICES = ("openvpn", "firewall", "relay")
+RELAY_BRIDGE = "d4m-relay"
+BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+HEALTHY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine says of itself; `local` when it is reached by no network."""
+
+    name: str
+    version: str
+    operating_system: str
+    firewall_backend: str
+    local: bool
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the engine's networks."""
+
+    name: str
+    driver: str
+    subnets: tuple[IPv4Network, ...]
+    bridge: str | None
+    project: str | None
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A container's place in a network; no address where the driver gives none (host, none)."""
+
+    network: str
+    driver: str
+    address: IPv4Address | None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running container; ports as Docker writes them, such as 80/tcp."""
+
+    name: str
+    image: str
+    project: str | None
+    service: str | None
+    attachments: tuple[Attachment, ...]
+    ports: tuple[str, ...]
+
+
+class Stack:
+    """One project's services, and the engine that they run on."""
+
+    def __init__(self, project: Path, project_name: str) -> None:
+        self.project_name = project_name
+        self._docker = DockerClient(compose_files=[project / "compose.yaml"], compose_project_directory=project)
+
+    def engine(self) -> Engine:
+        """Ask the engine who it is.
+
+        Raises UserError when there is no Docker here or no engine answers.
+        """
+        try:
+            command = [str(word) for word in self._docker.client_config.docker_cmd]
+        except ClientNotFoundError:
+            raise UserError("Docker is not installed here (there is no `docker` command): install it first.") from None
+        answer = subprocess.run(
+            [*command, "info", "--format", "{{json .}}"], capture_output=True, text=True, check=False
+        )
+        info = cast("dict[str, object]", json.loads(answer.stdout)) if answer.stdout.startswith("{") else {}
+        if answer.returncode != 0 or not info.get("ServerVersion"):
+            said = (answer.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("ERROR: ")
+            raise UserError(
+                f"the Docker engine at {self._host()} does not answer ({said.rstrip('.')}): start it and try again."
+            )
+        backend = info.get("FirewallBackend")
+        return Engine(
+            name=str(info.get("Name", "")),
+            version=str(info["ServerVersion"]),
+            operating_system=str(info.get("OperatingSystem", "")),
+            firewall_backend=str(backend.get("Driver", "")) if isinstance(backend, dict) else "",
+            local=self._host().startswith(("unix:", "npipe:")),
+        )
+
+    def require_compose(self) -> None:
+        """Raise UserError unless Compose v2 is there."""
+        if not self._docker.compose.is_installed():
+            raise UserError(
+                "Docker Compose v2 is not installed here (`docker compose version` fails): install the Compose plugin."
+            )
+
+    def networks(self) -> tuple[Network, ...]:
+        """All networks of the engine."""
+        return tuple(_network(network) for network in self._docker.network.list())
+
+    def containers(self) -> tuple[Container, ...]:
+        """All running containers of the engine, ours included, by name."""
+        drivers = {network.name: network.driver for network in self.networks()}
+        containers = (_container(container, drivers) for container in self._docker.container.list())
+        return tuple(sorted(containers, key=lambda container: container.name))
+
+    def is_ours(self, container: Container) -> bool:
+        """Whether a container is one of this project's own services."""
+        return container.project == self.project_name and container.service in SERVICES
+
+    def build(self) -> Iterator[str]:
+        """Build the image, and give what the build prints line by line. Raises DockerException."""
+        return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
+
+    def start(self) -> Iterator[str]:
+        """Start the services in order and wait until all are healthy; give what Compose prints.
+
+        Raises UserError that quotes the service which does not become healthy.
+        """
+        try:
+            yield from _lines(
+                self._docker.compose.up(
+                    detach=True, wait=True, wait_timeout=HEALTHY_SECONDS, remove_orphans=True, stream_logs=True
+                )
+            )
+        except DockerException as error:
+            sick = [service for service in SERVICES if not self._is_healthy(service)]
+            if not sick:
+                raise
+            words = self._docker.compose.logs(sick[0], tail="20", no_log_prefix=True) or error.stderr or ""
+            raise UserError(
+                f"the service {sick[0]} did not become healthy ({_most_telling(words)}): see "
+                f"`docker compose logs {sick[0]}`."
+            ) from error
+
+    def stop(self, images: bool) -> None:
+        """Remove the services, their network, the firewall's rules and, if asked, the image.
+
+        Raises DockerException.
+        """
+        self._docker.compose.stop(stream_logs=False)
+        if self._docker.image.exists(f"{self.project_name}-gateway"):
+            # A firewall that was killed could not take its rules away.
+            self._docker.compose.run("firewall", ["firewall.sh", "remove"], remove=True, tty=False, dependencies=False)
+        self._docker.compose.down(remove_orphans=True, remove_images="all" if images else None, quiet=True)
+
+    def _is_healthy(self, service: str) -> bool:
+        containers = self._docker.compose.ps([service])
+        return any(container.state.health and container.state.health.status == "healthy" for container in containers)
+
+    def _host(self) -> str:
+        endpoints = self._docker.context.inspect(None).endpoints or {}
+        endpoint = endpoints.get("docker")
+        return (endpoint.host if endpoint else None) or "unix:///var/run/docker.sock"
+
+
+def _network(network: WhaleNetwork) -> Network:
+    ranges = (network.ipam.config if network.ipam is not None else None) or []
+    return Network(
+        name=network.name,
+        driver=network.driver or "",
+        subnets=tuple(IPv4Network(range_["Subnet"]) for range_ in ranges if ":" not in range_.get("Subnet", ":")),
+        bridge=(network.options or {}).get(BRIDGE_NAME_OPTION),
+        project=(network.labels or {}).get(PROJECT_LABEL),
+    )
+
+
+def _container(container: WhaleContainer, drivers: dict[str, str]) -> Container:
+    labels = container.config.labels or {}
+    networks = container.network_settings.networks or {}
+    return Container(
+        name=container.name,
+        image=container.config.image or "",
+        project=labels.get(PROJECT_LABEL),
+        service=labels.get(SERVICE_LABEL),
+        attachments=tuple(
+            Attachment(name, drivers.get(name, ""), IPv4Address(place.ip_address) if place.ip_address else None)
+            for name, place in sorted(networks.items())
+        ),
+        ports=tuple(sorted(container.config.exposed_ports or {}, key=lambda port: (len(port), port))),
+    )
+
+
+def _most_telling(log: str) -> str:
+    """The last line that speaks of an error, or else the last line."""
+    lines = log.strip().splitlines() or ["it said nothing"]
+    return ([line for line in lines if "error" in line.lower()] or lines)[-1].strip()
+
+
+def _lines(stream: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+    for _, chunk in stream:
+        line = chunk.decode(errors="replace").strip()
+        if line:
+            yield line

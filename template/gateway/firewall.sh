@@ -1,0 +1,99 @@
+#!/bin/sh
+# Keeps the engine's packet filter open for the VPN's device, and only for it.
+#
+# Since Docker Engine 28.2 what enters by a foreign device is dropped twice: for each container in raw PREROUTING,
+# for each network in filter FORWARD. And an internal network has no route back to the VPN's clients. So:
+#   raw PREROUTING     d4m0 is no foreign device
+#   filter DOCKER-USER what d4m0 sends goes through the chain D4M: the chosen routes pass, and answers to them
+#   nat POSTROUTING    containers see the clients as their own gateway
+#
+# usage: firewall.sh          keep the rules; take them away when stopped
+#        firewall.sh check    succeed if they are all there
+#        firewall.sh remove   take them away
+# environment: VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
+set -eu
+device=d4m0
+chain=D4M
+seconds=5
+
+# Rules placed through the other backend have no effect: take the one that the engine's own rules are in.
+choose_backend() {
+    for backend in nft legacy; do
+        iptables() { "iptables-$backend" --wait "$@"; }
+        restore() { "iptables-$backend-restore" --wait --noflush; }
+        if iptables -S FORWARD | grep -q DOCKER-USER; then
+            forward=DOCKER-USER
+            return
+        fi
+    done 2> /dev/null
+    # No Docker rules at all (Podman, another engine): take the usual backend and its own chain.
+    backend=default
+    iptables() { command iptables --wait "$@"; }
+    restore() { command iptables-restore --wait --noflush; }
+    forward=FORWARD
+}
+
+# Each line is a rule: a table, a chain, and what to match.
+hooks() {
+    # A small kernel may have no raw table; then the engine has no rules in it either.
+    if iptables -t raw -S PREROUTING > /dev/null 2>&1; then
+        echo "raw PREROUTING -i $device -j ACCEPT"
+    fi
+    echo "filter $forward -i $device -j $chain"
+    echo "filter $forward -o $device -j $chain"
+    echo "nat POSTROUTING -s $VPN_SUBNET ! -o $device -j MASQUERADE"
+}
+
+# The chain as `iptables -S` prints it.
+chain_rules() {
+    echo "-A $chain -o $device -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    for route in $ROUTES; do
+        echo "-A $chain -d $route -i $device -j ACCEPT"
+    done
+    echo "-A $chain -j DROP"
+}
+
+# ACTION is iptables' own: -C, -I or -D.
+each_hook() {
+    action=$1
+    hooks | while read -r table hook match; do
+        # shellcheck disable=SC2086 # a match is many words
+        iptables -t "$table" "$action" "$hook" $match || exit 1
+    done
+}
+
+chain_is_right() { [ "$(iptables -S "$chain" | grep '^-A')" = "$(chain_rules)" ]; }
+
+check() { chain_is_right && each_hook -C; } 2> /dev/null
+
+insert_missing() {
+    # In one transaction: the chain is never seen half-filled.
+    chain_is_right 2> /dev/null || { echo "*filter"; echo ":$chain - [0:0]"; chain_rules; echo COMMIT; } | restore
+    hooks | while read -r table hook match; do
+        # shellcheck disable=SC2086
+        iptables -t "$table" -C "$hook" $match 2> /dev/null || iptables -t "$table" -I "$hook" 1 $match
+    done
+}
+
+remove() {
+    hooks | while read -r table hook match; do
+        # shellcheck disable=SC2086
+        while iptables -t "$table" -D "$hook" $match 2> /dev/null; do :; done
+    done
+    if iptables -F "$chain" 2> /dev/null; then iptables -X "$chain"; fi
+}
+
+choose_backend
+case "${1:-keep}" in
+    check) check ;;
+    remove) remove ;;
+    keep)
+        trap 'remove; exit 0' TERM INT
+        echo "keeping $device open in $forward (iptables-$backend)"
+        while :; do
+            check || { echo "inserting the rules"; insert_missing; }
+            sleep "$seconds" &
+            wait $!
+        done
+        ;;
+esac

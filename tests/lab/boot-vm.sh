@@ -1,0 +1,29 @@
+#!/bin/sh
+# Boots the lab's virtual machine. Runs as the first process of network, mount and PID namespaces of its own.
+# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy
+set -eu
+lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4
+root=$lab/root
+
+mount -t overlay vm -o "lowerdir=$root_filesystem,upperdir=$lab/upper,workdir=$lab/work" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+mkdir -p "$root/var/lib/docker"
+mount --bind "$docker_data" "$root/var/lib/docker"
+# Docker Desktop shares the user's folders with its VM under the same paths.
+mkdir -p "$root$lab/shared"
+mount --bind "$lab/shared" "$root$lab/shared"
+echo 'nameserver 10.0.2.3' > "$root/etc/resolv.conf"
+
+# A mere chroot would let `docker exec` land in the machine's root: runc joins the mount namespace's true root.
+cd "$root"
+mkdir -p old-root
+pivot_root . old-root
+umount --lazy /old-root
+
+ip link set lo up
+update-alternatives --quiet --set iptables "/usr/sbin/iptables-$iptables_backend"
+exec /usr/bin/tini-static -- dockerd --log-level warn --cgroup-parent "/${lab##*/}" \
+    --host unix:///run/docker.sock --host "unix://$lab/shared/docker.sock"

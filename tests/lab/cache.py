@@ -1,0 +1,75 @@
+"""What every lab starts from, made once from Debian packages and kept in the ignored folder `.lab/`.
+
+    .lab/vm/          root filesystem of the virtual machine, with Docker Engine 28
+    .lab/debian.tar   root filesystem of the image debian:trixie-slim
+    .lab/docker/      the engine's data folder once images are in it; each lab works on a copy
+
+Registries are not needed: everything comes from the Debian mirror that this machine's apt uses.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = REPOSITORY / ".lab"
+ROOT_FILESYSTEM = CACHE / "vm"
+BASE_IMAGE = CACHE / "debian.tar"
+DOCKER_DATA = CACHE / "docker"
+
+VM_SUITE = "forky"  # has Engine 28; trixie has 26
+VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,iproute2,ca-certificates"
+IMAGE_SUITE = "trixie"
+# Some mirrors carry a testing suite whose Release file is past its date.
+ANY_DATE = 'Acquire::Check-Valid-Until "false";'
+
+
+def prepare(fill_docker_data: Callable[[], None]) -> None:
+    """Make what is missing. `fill_docker_data` boots a lab to load images into a new DOCKER_DATA."""
+    CACHE.mkdir(exist_ok=True)
+    with _locked(CACHE / "lock"):
+        if not ROOT_FILESYSTEM.exists():
+            _bootstrap(ROOT_FILESYSTEM, VM_SUITE, f"--include={VM_PACKAGES}")
+        if not BASE_IMAGE.exists():
+            _bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
+        if not DOCKER_DATA.exists():
+            fill_docker_data()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _bootstrap(target: Path, suite: str, option: str) -> None:
+    """Make a minimal Debian root filesystem with mmdebstrap, whole or not at all."""
+    print(f"lab: making {target.name} from Debian {suite} packages (once)", flush=True)
+    unfinished = target.with_name(f"unfinished-{target.name}")
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished)
+    unfinished.unlink(missing_ok=True)
+    source = f"deb {_debian_mirror()} {suite} main"
+    subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={ANY_DATE}", option, suite, unfinished, source],
+        check=True,
+    )
+    os.rename(unfinished, target)
+
+
+def _debian_mirror() -> str:
+    """The mirror that this machine's own apt uses."""
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for line in listing.splitlines():
+        origin, _, address = line.partition(" ")
+        if origin == "Debian" and "security" not in address:
+            return address
+    raise RuntimeError("apt on this machine knows no Debian mirror: run apt-get update")

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Installs the Debian packages that the lab and the tests need, where they are missing. Needs root.
+set -eu
+packages="ca-certificates curl git iproute2 mmdebstrap openvpn openssl python3-venv slirp4netns"
+missing=""
+for package in $packages; do
+    dpkg-query --show --showformat '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' ||
+        missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    echo "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update --quiet --quiet
+    # shellcheck disable=SC2086 # the packages are many words
+    apt-get install --quiet --quiet --yes --no-install-recommends $missing > /dev/null
+fi

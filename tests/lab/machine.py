@@ -1,0 +1,348 @@
+"""The lab's life: boot, use, tear down."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal
+
+from tests.lab import cache
+
+HERE = Path(__file__).resolve().parent
+PREFIX = "d4m-lab-"
+BOOT_SECONDS = 60
+CGROUPS = Path("/sys/fs/cgroup")
+VM_NETWORK = "vm-network"  # a link to the network namespace that the VM has now
+MARK = "D4M_LAB"  # every process of a lab carries the lab's folder in this environment variable
+
+BASE_IMAGE = "debian:trixie-slim"
+WEB_IMAGE = "nginx:debian"  # no registry is in reach, so this one is built
+
+IptablesBackend = Literal["nft", "legacy"]
+
+
+class Mac:
+    """The user's computer: commands run in its network namespace, with Docker's command line for the engine."""
+
+    def __init__(self, folder: Path, process_id: int, options: list[str], docker: Mapping[str, str]) -> None:
+        self.home = folder / "shared"
+        self.process_id = process_id
+        self._enter = ("nsenter", f"--net=/proc/{process_id}/ns/net", "--")
+        self._options = options
+        self.environment = os.environ | docker | {MARK: str(folder)}
+
+    def command(self, *command: str | Path) -> list[str]:
+        """The command as it is run from outside of the lab."""
+        return [*self._enter, *map(str, command)]
+
+    def run(
+        self, *command: str | Path, cwd: Path | None = None, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and capture what it prints.
+
+        Raises subprocess.CalledProcessError when `check` and the exit code is not 0.
+        """
+        return _captured(self.command(*command), check, timeout, cwd, self.environment)
+
+    def start(self, *command: str | Path, output: IO[str]) -> subprocess.Popen[str]:
+        """Start a command that goes on; the caller ends it, or else it dies with the lab."""
+        return subprocess.Popen(
+            [*self._options, *self.command(*command)],
+            env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+class Engine:
+    """The virtual machine with the Docker engine: commands run inside it as root."""
+
+    def __init__(self, lab_folder: Path, docker_data: Path, backend: IptablesBackend, options: list[str]) -> None:
+        self._folder = lab_folder
+        self._backend = backend
+        self._options = options
+        self._docker_data = docker_data
+        self._process: subprocess.Popen[bytes] | None = None
+        self._uplink: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process_id(self) -> int:
+        """The process whose network namespace is the VM's."""
+        assert self._process is not None, "the VM is not running"
+        return self._process.pid
+
+    def boot(self) -> None:
+        """Start the VM and wait until its engine answers.
+
+        Raises RuntimeError with the engine's log when it does not.
+        """
+        for name in ("root", "upper", "work"):
+            (self._folder / name).mkdir(exist_ok=True)
+        log = self._folder / "engine.log"
+        self._process = _spawn(
+            self._folder,
+            self._options,
+            ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation",
+             "private", "sh", HERE / "boot-vm.sh", self._folder, cache.ROOT_FILESYSTEM, self._docker_data,
+             self._backend],
+            "engine.log",
+        )  # fmt: skip
+        (self._folder / VM_NETWORK).unlink(missing_ok=True)
+        (self._folder / VM_NETWORK).symlink_to(f"/proc/{self._process.pid}/ns/net")
+        _wait_for(lambda: _has_own_network(self.process_id), self._process, log)
+        self._uplink = _spawn(
+            self._folder,
+            self._options,
+            ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path",
+             f"/proc/{self._process.pid}/ns/net", "tap0"],
+            "uplink.log",
+        )  # fmt: skip
+        _wait_for(self.answers, self._process, log)
+
+    def answers(self) -> bool:
+        """Whether the engine answers inside the VM."""
+        return self.run("docker", "version", check=False).returncode == 0
+
+    def run(self, *command: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command in the VM's host namespaces and capture what it prints."""
+        enter = ["nsenter", f"--target={self._first_process()}", "--net", "--mount", "--pid", "--ipc", "--uts", "--"]
+        return _captured([*enter, *command], check, timeout)
+
+    def kill(self) -> None:
+        """Pull the VM's plug: every process in it dies at once."""
+        self._end(signal.SIGKILL)
+
+    def shut_down(self) -> None:
+        """Stop the engine in an orderly way, so that its data folder can be copied."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process and self._process.poll() is None:
+            # The first process, not unshare: unshare ends when the whole PID namespace is empty.
+            with suppress(ProcessLookupError, IndexError):
+                os.kill(self._first_process(), how)
+            self._process.wait(timeout=BOOT_SECONDS)
+        if self._uplink:
+            self._uplink.kill()
+            self._uplink.wait()
+
+    def _first_process(self) -> int:
+        children = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
+        return int(children[0])
+
+
+@contextmanager
+def lab(
+    iptables: IptablesBackend = "nft", docker_data: Path = cache.DOCKER_DATA, keep: bool = False
+) -> Iterator[tuple[Mac, Engine]]:
+    """Boot a Mac and an engine; tear both down at the end, however it comes.
+
+    With `keep` a body that succeeds leaves the lab running, until `stop_kept_labs`.
+    """
+    if docker_data == cache.DOCKER_DATA:
+        cache.prepare(_fill_docker_data)
+    with _folder(keep) as (folder, teardown):
+        if docker_data == cache.DOCKER_DATA:
+            docker_data = folder / "docker"
+            subprocess.run(["cp", "--archive", "--reflink=auto", cache.DOCKER_DATA, docker_data], check=True)
+        engine = Engine(folder, docker_data, iptables, _lifetime(keep))
+        teardown.callback(engine.kill)
+        engine.boot()
+        socket = folder / "shared/docker.sock"
+        yield _boot_mac(folder, teardown, keep, socket, _docker_command_line(folder / "shared")), engine
+
+
+@contextmanager
+def mac_beside_this_machine(engine_socket: Path, keep: bool = False) -> Iterator[Mac]:
+    """Boot a Mac whose virtual machine is this machine itself, with the Docker engine that runs on it."""
+    with _folder(keep) as (folder, teardown), Path("/proc/self/ns/net").open() as network:
+        (folder / VM_NETWORK).symlink_to(f"/proc/self/fd/{network.fileno()}")  # as the forwarder inherits it
+        yield _boot_mac(folder, teardown, keep, engine_socket, {}, (network.fileno(),))
+
+
+def _boot_mac(
+    folder: Path,
+    teardown: ExitStack,
+    keep: bool,
+    socket: Path,
+    docker: Mapping[str, str],
+    inherit: tuple[int, ...] = (),
+) -> Mac:
+    process = _spawn(
+        folder,
+        _lifetime(keep),
+        ["unshare", "--net", "sh", HERE / "boot-mac.sh", sys.executable, HERE / "port_forwarder.py", socket,
+         folder / VM_NETWORK],
+        "mac.log",
+        inherit,
+    )  # fmt: skip
+    teardown.callback(process.wait)
+    teardown.callback(process.kill)
+    _wait_for(lambda: _has_default_route(process.pid), process, folder / "mac.log")
+    return Mac(folder, process.pid, _lifetime(keep), docker)
+
+
+def _docker_command_line(home: Path) -> Mapping[str, str]:
+    """Put the VM's own Docker command line on the Mac, and give the environment that leads to it."""
+    plugins = cache.ROOT_FILESYSTEM / "usr/libexec/docker/cli-plugins"
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(plugins)]}))
+    (home / "bin").mkdir()
+    (home / "bin/docker").symlink_to(cache.ROOT_FILESYSTEM / "usr/bin/docker")
+    return {
+        "DOCKER_CONFIG": str(home / ".docker"),
+        "DOCKER_HOST": f"unix://{home}/docker.sock",
+        "PATH": f"{home}/bin:{os.environ['PATH']}",
+    }
+
+
+def _lifetime(keep: bool) -> list[str]:
+    """What makes a process die with this one, unless it is to be kept."""
+    return [] if keep else ["setpriv", "--pdeathsig", "KILL"]
+
+
+@contextmanager
+def _folder(keep: bool) -> Iterator[tuple[Path, ExitStack]]:
+    """Give a lab its folder and the stack of what to undo, which is undone unless the lab is kept."""
+    _remove_abandoned_labs()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    with ExitStack() as teardown:
+        teardown.callback(_remove, folder)
+        teardown.enter_context(_owned(folder))
+        (folder / "shared").mkdir()
+        yield folder, teardown
+        if keep:
+            (folder / "kept").touch()
+            teardown.pop_all()
+
+
+def kept_labs() -> list[Path]:
+    """The folders of the labs that were kept."""
+    return [mark.parent for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/kept")]
+
+
+def stop_kept_lab(folder: Path) -> None:
+    """Stop a lab that was kept."""
+    while processes := processes_of(folder):
+        for process_id in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+        time.sleep(0.1)
+    _remove(folder)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The process numbers of a lab: the Mac's, the VM's, and all that was started in them."""
+    mark = f"{MARK}={folder}".encode()
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mark in _environment(entry)]
+
+
+def _environment(process: Path) -> list[bytes]:
+    with suppress(OSError):
+        return (process / "environ").read_bytes().split(b"\0")
+    return []
+
+
+def _fill_docker_data() -> None:
+    """Load the base image into a new engine and build the images that every lab has."""
+    unfinished = cache.CACHE / "unfinished-docker"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    print("lab: loading the images (once)", flush=True)
+    with lab(docker_data=unfinished) as (mac, engine):
+        path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
+        mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
+        mac.run("docker", "build", "--tag", "gateway", cache.REPOSITORY / "template/gateway")
+        mac.run("docker", "image", "rm", "gateway")  # the build cache stays
+        engine.shut_down()
+    os.rename(unfinished, cache.DOCKER_DATA)
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold the lock that tells a lab in use from one whose owner was killed."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned_labs() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (folder / "kept").exists():
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a lab leaves when its processes are gone: its control groups and its folder."""
+    for groups in CGROUPS.glob(f"**/{folder.name}"):
+        for group, _, _ in os.walk(groups, topdown=False):
+            os.rmdir(group)
+    shutil.rmtree(folder)
+
+
+def _spawn(
+    folder: Path, options: list[str], command: list[str | Path], log: str, inherit: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start one of the lab's processes in a session of its own, where a Ctrl-C at the terminal does not reach."""
+    with (folder / log).open("a") as output:
+        return subprocess.Popen(
+            [*options, *map(str, command)],
+            env=os.environ | {MARK: str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=inherit,
+        )
+
+
+def _captured(
+    command: list[str],
+    check: bool,
+    timeout: float,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    completed = subprocess.run(
+        command,
+        check=False,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check and completed.returncode != 0:
+        sys.stderr.write(completed.stdout + completed.stderr)
+        completed.check_returncode()
+    return completed
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + BOOT_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            if condition():
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"lab: {process.args!r} did not come up: {log.read_text()[-2000:]}")
+
+
+def _has_own_network(process_id: int) -> bool:
+    network = os.stat(f"/proc/{process_id}/ns/net").st_ino
+    return network != os.stat("/proc/self/ns/net").st_ino
+
+
+def _has_default_route(process_id: int) -> bool:
+    return "00000000" in Path(f"/proc/{process_id}/net/route").read_text()
