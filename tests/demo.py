@@ -118,7 +118,7 @@ def explain(mac: Mac, project: Path) -> None:
 
 def engine_of_this_machine() -> bool:
     """Whether this machine has an engine of its own, with Compose, at the usual place."""
-    with suppress(OSError):
+    with suppress(OSError, subprocess.CalledProcessError):
         for command in (["version"], ["compose", "version"]):
             subprocess.run(["docker", "--host", f"unix://{ENGINE_SOCKET}", *command], check=True, capture_output=True)
         return True
@@ -166,3 +166,7 @@ def fetch(mac: Mac, container: str) -> str:
     status_line = answer.partition("\n")[0].strip()
     console.print(status_line, style="green", markup=False)
     return status_line.split(" ")[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

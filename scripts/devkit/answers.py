@@ -115,7 +115,7 @@ def _protocol(document: Mapping[str, object]) -> Protocol:
     value = document.get("vpn_protocol")
     if value not in ("tcp", "udp"):
         raise ValueError(f"vpn_protocol: {value!r} is neither 'tcp' nor 'udp'.")
-    return cast("Protocol", value)
+    return value
 
 
 def _address_or_none(text: str) -> IPv4Address | None:

@@ -169,7 +169,7 @@ class Stack:
 
 
 def _network(network: WhaleNetwork) -> Network:
-    ranges = (network.ipam.config if network.ipam is not None else None) or []
+    ranges = network.ipam.config or []
     return Network(
         name=network.name,
         driver=network.driver or "",
