@@ -23,7 +23,7 @@ lint: packages .venv/ready
 	$(BIN)/yamllint --strict .
 
 format: .venv/ready
-	$(BIN)/ruff check --fix
+	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
 clean:

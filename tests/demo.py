@@ -138,15 +138,23 @@ def bring_up_and_fetch(mac: Mac, project: Path, image: str) -> list[str]:
 
 def step(mac: Mac, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Show a command and run it on the Mac."""
-    console.print(f"mac$ {shlex.join(map(str, command))}", style="bold", markup=False)
+    show(mac, shlex.join(map(str, command)))
     return mac.run(*command, cwd=cwd, timeout=900)
+
+
+def show(mac: Mac, command: str) -> None:
+    """Print a command as the user would type it."""
+    for long, short in ((f"{mac.home}/devkit/", ""), (f"{mac.home}/", ""), (f"{sys.executable} -m copier", "copier"),
+                        (sys.executable, "python"), (str(REPOSITORY), "d4m-devkit")):  # fmt: skip
+        command = command.replace(long, short)
+    console.print(f"mac$ {command}", style="bold", markup=False)
 
 
 def connect(mac: Mac, project: Path) -> None:
     """Connect a stock OpenVPN client with the profile as it is."""
     log = mac.home / "openvpn.log"
     command = ["openvpn", "--config", str(project / "local/docker-for-mac.ovpn")]
-    console.print(f"mac$ {shlex.join(command)} &", style="bold", markup=False)
+    show(mac, f"{shlex.join(command)} &")
     with log.open("w") as output:
         client = mac.start(*command, output=output)
     deadline = time.monotonic() + CONNECT_SECONDS

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -102,39 +103,42 @@ def as_document(report: Report) -> Mapping[str, object]:
     }
 
 
-def as_text(report: Report, system: OperatingSystem) -> RenderableType:
-    """The report for a person who works on this system."""
+def as_text(report: Report, system: OperatingSystem, folder: Path) -> RenderableType:
+    """The report for a person who works on this system, in this folder."""
     answers = report.answers
+    profile, bundle = (_short(path, folder) for path in (report.material.profile, report.material.bundle))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("Endpoint", f"{answers.vpn_host}:{answers.vpn_port} ({answers.vpn_protocol})")
     facts.add_row("Engine", escape(f"{report.engine.version} on {report.engine.operating_system}"))
-    facts.add_row("Profile", Text(str(report.material.profile)))
-    for step in opening_steps(report.material, system):
+    facts.add_row("Profile", Text(profile))
+    for step in opening_steps(profile, bundle, system):
         facts.add_row("", Text(step, style="dim"))
     facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
-    ends = (f"{end.name} {end.at:%Y-%m-%d} ({(end.at - report.now).days} days)" for end in report.material.ends)
-    facts.add_row("Certificates end", escape(", ".join(ends)))
+    for row, end in enumerate(report.material.ends):
+        days = (end.at - report.now).days
+        facts.add_row("" if row else "Certificates", escape(f"{end.name}: until {end.at:%Y-%m-%d} ({days} days)"))
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     return Group(facts, "", _container_table(report.containers), *warnings)
 
 
-def opening_steps(material: Material, system: OperatingSystem) -> Sequence[str]:
+def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequence[str]:
     """How the profile is opened on a system."""
     match system:
         case "macOS":
-            return (
-                f"Tunnelblick:      open {material.bundle}",
-                "OpenVPN Connect:  import the profile, then switch it on",
-            )
+            return (f"Tunnelblick:      open {bundle}", "OpenVPN Connect:  import the profile, then switch it on")
         case "Windows":
             return ("OpenVPN GUI or OpenVPN Connect: import the profile, then connect",)
         case "Linux":
             return (
-                f"by hand:         sudo openvpn --config {material.profile}",
-                f"NetworkManager:  nmcli connection import type openvpn file {material.profile}",
+                f"by hand:         sudo openvpn --config {profile}",
+                f"NetworkManager:  nmcli connection import type openvpn file {profile}",
             )
+
+
+def _short(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _container_table(containers: Sequence[Reached]) -> RenderableType:
@@ -142,7 +146,8 @@ def _container_table(containers: Sequence[Reached]) -> RenderableType:
         return Text("No container is running yet; whatever you start is reached at once, without reconnecting.")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("Container", "Network", "Address", "Ports", "Reached"):
-        table.add_column(heading, overflow="fold")
+        # What may be copied or clicked stays in one piece.
+        table.add_column(heading, overflow="fold", no_wrap=heading != "Reached")
     for container in containers:
         ports = "\n".join(container.urls) or " ".join(container.ports)
         for row, place in enumerate(container.places):

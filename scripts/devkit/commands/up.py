@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -44,7 +45,7 @@ def _up(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(as_document(report), indent=2))
     else:
-        Console().print(as_text(report, host.operating_system()))
+        Console().print(as_text(report, host.operating_system(), Path.cwd()))
 
 
 def _check_other_devkits(stack: Stack, networks: Iterable[Network]) -> None:

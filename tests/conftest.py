@@ -1,0 +1,37 @@
+"""What many tests share: projects made by Copier."""
+
+import os
+import shutil
+from pathlib import Path
+
+import copier
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def copy_project(destination: Path, **answers: object) -> Path:
+    """Scaffold a project as `copier copy --trust --defaults` does."""
+    copier.run_copy(str(REPOSITORY), destination, answers, defaults=True, unsafe=True, quiet=True, vcs_ref="HEAD")
+    return destination
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content (or target) of everything below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project as the defaults make it, to be copied from."""
+    return copy_project(tmp_path_factory.mktemp("pristine") / "devkit")
+
+
+@pytest.fixture
+def project(pristine: Path, tmp_path: Path) -> Path:
+    """A project of the test's own."""
+    return shutil.copytree(pristine, tmp_path / "devkit", symlinks=True)

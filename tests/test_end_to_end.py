@@ -1,0 +1,271 @@
+"""From `up.py` to a container's page through a real OpenVPN client, on a current engine."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import copy_project
+from tests.lab import Engine, Mac, lab
+from tests.vpn import Client, connected, eventually, fetch, place, script, up, web
+
+OUR_RULE = re.compile(r"d4m0|D4M|10\.213\.94\.")
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[Mac, Engine]]:
+    with lab() as (mac, engine):
+        yield mac, engine
+
+
+@pytest.fixture(scope="module")
+def mac(machines: tuple[Mac, Engine]) -> Mac:
+    return machines[0]
+
+
+@pytest.fixture(scope="module")
+def engine(machines: tuple[Mac, Engine]) -> Engine:
+    return machines[1]
+
+
+@pytest.fixture(scope="module")
+def project(pristine: Path, mac: Mac) -> Path:
+    """A project that is up for the tests of this module."""
+    placed = place(pristine, mac)
+    up(mac, placed)
+    return placed
+
+
+@pytest.fixture(scope="module")
+def client(mac: Mac, project: Path) -> Iterator[Client]:
+    with connected(mac, project / "local/docker-for-mac.ovpn") as connected_client:
+        yield connected_client
+
+
+@pytest.fixture(scope="module")
+def on_default_bridge(mac: Mac) -> str:
+    return web(mac, "--name", "on-default-bridge")
+
+
+def rules(engine: Engine, iptables: str = "iptables") -> list[str]:
+    """The rules of ours in the engine's packet filter, with their tables."""
+    tables = ("raw", "filter", "nat")
+    listed = [(table, engine.run(iptables, "-t", table, "-S").stdout.splitlines()) for table in tables]
+    return [f"{table} {rule}" for table, lines in listed for rule in lines if OUR_RULE.search(rule)]
+
+
+RULES_OF_AN_OPEN_FIREWALL = [
+    "raw -A PREROUTING -i d4m0 -j ACCEPT",
+    "filter -N D4M",
+    "filter -A D4M -o d4m0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "filter -A D4M -d 172.16.0.0/12 -i d4m0 -j ACCEPT",
+    "filter -A D4M -j DROP",
+    "filter -A DOCKER-USER -o d4m0 -j D4M",
+    "filter -A DOCKER-USER -i d4m0 -j D4M",
+    "nat -A POSTROUTING -s 10.213.94.0/24 ! -o d4m0 -j MASQUERADE",
+]
+
+
+def test_without_the_vpn_the_same_fetch_times_out(mac: Mac, project: Path, on_default_bridge: str) -> None:
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert fetch(mac, on_default_bridge) == "200"
+    assert fetch(mac, on_default_bridge, seconds=3) == "timed out"
+
+
+def test_containers_of_both_kinds_of_bridge_are_reached(mac: Mac, client: Client, on_default_bridge: str) -> None:
+    mac.run("docker", "network", "create", "user-defined")
+    assert fetch(mac, on_default_bridge) == "200"
+    assert fetch(mac, web(mac, "--network", "user-defined")) == "200"
+    assert "WARNING" not in client.said()
+
+
+def test_engines_packet_filter_is_in_force(engine: Engine, client: Client, on_default_bridge: str) -> None:
+    raw = engine.run("iptables", "-t", "raw", "-S", "PREROUTING").stdout
+    assert f"-A PREROUTING -d {on_default_bridge}/32 ! -i docker0 -j DROP" in raw
+    assert "-A DOCKER ! -i docker0 -o docker0 -j DROP" in engine.run("iptables", "-S").stdout
+
+
+def test_firewall_holds_its_rules_once_and_no_others(engine: Engine, client: Client) -> None:
+    assert rules(engine) == RULES_OF_AN_OPEN_FIREWALL
+
+
+def test_internal_network_is_reached(mac: Mac, client: Client) -> None:
+    mac.run("docker", "network", "create", "--internal", "walled-in")
+    assert fetch(mac, web(mac, "--network", "walled-in")) == "200"
+
+
+def test_container_started_later_is_reached_without_reconnecting(mac: Mac, client: Client) -> None:
+    connections = client.said().count("Initialization Sequence Completed")
+    assert fetch(mac, web(mac, "--name", "latecomer")) == "200"
+    assert client.said().count("Initialization Sequence Completed") == connections
+
+
+def test_network_outside_the_routes_is_not_opened(mac: Mac, client: Client) -> None:
+    mac.run("docker", "network", "create", "--subnet", "192.168.77.0/24", "elsewhere")
+    address = web(mac, "--network", "elsewhere", "--name", "outside")
+    # Even for a client that adds the route by itself.
+    mac.run("ip", "route", "add", "192.168.77.0/24", "via", "10.213.94.1")
+    assert fetch(mac, address, seconds=3) == "timed out"
+    mac.run("ip", "route", "del", "192.168.77.0/24", "via", "10.213.94.1")
+
+
+def test_container_cannot_open_a_connection_to_a_client(mac: Mac, client: Client, on_default_bridge: str) -> None:
+    probe = ["docker", "exec", "on-default-bridge", "bash", "-c", "timeout 3 bash -c '</dev/tcp/10.213.94.2/9'"]
+    assert mac.run(*probe, check=False).returncode == 124  # dropped: an open way would be refused at once
+
+
+def test_nothing_listens_wider_than_asked(engine: Engine, client: Client) -> None:
+    sockets = [line.split()[3] for line in engine.run("ss", "-Htln").stdout.splitlines()]
+    relay_gateway = engine.run("ip", "-4", "-brief", "address", "show", "d4m-relay").stdout.split()[2].split("/")[0]
+    assert sorted(sockets) == sorted(["127.0.0.1:1194", f"{relay_gateway}:11194"])
+
+
+def test_containers_have_the_least_that_their_jobs_need(mac: Mac, client: Client) -> None:
+    granted = {}
+    for service in ("openvpn", "firewall", "relay"):
+        facts = json.loads(mac.run("docker", "inspect", f"d4m-devkit-{service}-1").stdout)[0]
+        settings = facts["HostConfig"]
+        assert settings["CapDrop"] == ["ALL"]
+        assert settings["ReadonlyRootfs"]
+        assert settings["SecurityOpt"] == ["no-new-privileges:true"]
+        assert not settings["Privileged"]
+        assert all(not mount["RW"] for mount in facts["Mounts"] if mount["Type"] == "bind")
+        granted[service] = {capability.removeprefix("CAP_") for capability in settings["CapAdd"] or []}
+        user = mac.run("docker", "exec", f"d4m-devkit-{service}-1", "sh", "-c", "grep ^Uid: /proc/*/status").stdout
+        if service == "relay":
+            assert set(re.findall(r"Uid:\s(\d+)", user)) == {"65534"}
+    assert granted == {
+        "openvpn": {"NET_ADMIN", "DAC_OVERRIDE", "SETUID", "SETGID"},
+        "firewall": {"NET_ADMIN", "NET_RAW"},
+        "relay": set(),
+    }
+
+
+def test_only_the_servers_keys_are_in_containers(mac: Mac, project: Path, client: Client) -> None:
+    find = ["sh", "-c", "grep --recursive --files-with-matches 'PRIVATE KEY' /etc /run /root /home /opt /srv || true"]
+    for service, keys in (("openvpn", ["/etc/openvpn/configs/server.key"]), ("firewall", []), ("relay", [])):
+        found = mac.run("docker", "exec", f"d4m-devkit-{service}-1", *find).stdout.split()
+        # Debian's own packages carry none but a documented example or two outside of these folders.
+        assert found == keys, service
+
+
+def test_nothing_secret_is_in_the_images_layers(mac: Mac, project: Path, client: Client) -> None:
+    secrets = [path.read_bytes().splitlines()[1] for path in (project / "local/pki/current/").rglob("*.key")]
+    assert len(secrets) == 5
+    mac.run("docker", "save", "--output", mac.home / "image.tar", "d4m-devkit-gateway")
+    (mac.home / "layers").mkdir()
+    mac.run("tar", "--extract", "--file", mac.home / "image.tar", "--directory", mac.home / "layers")
+    for secret in secrets:
+        search = mac.run("grep", "--recursive", "--quiet", "--text", secret.decode(), mac.home / "layers", check=False)
+        assert search.returncode == 1
+    assert mac.run("grep", "--recursive", "--quiet", "firewall.sh", mac.home / "layers").returncode == 0
+
+
+def test_logs_and_commands_hold_no_secret(mac: Mac, project: Path, client: Client) -> None:
+    logs = mac.run("docker", "compose", "--project-directory", project, "logs").stdout
+    commands = mac.run("docker", "ps", "--no-trunc", "--format", "{{.Command}}").stdout
+    for path in (project / "local/pki/current/").rglob("*.key"):
+        secret = path.read_text().splitlines()[1]
+        assert secret not in logs
+        assert secret not in commands
+
+
+def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: Path, client: Client) -> None:
+    mac.run("docker", "network", "create", "--subnet", "192.168.78.0/24", "off-route")
+    web(mac, "--network", "off-route", "--name", "off-route")
+    web(mac, "--network", "host", "--name", "on-host")
+    facts = up(mac, project)
+    places = {container["name"]: container["addresses"] for container in facts["containers"]}
+    assert places["on-default-bridge"][0]["reachable"]
+    assert places["off-route"] == [
+        {
+            "network": "off-route",
+            "address": "192.168.78.2",
+            "reachable": False,
+            "reason": "outside the routes: add its network with `copier update --trust --data routes=...`",
+        }
+    ]
+    assert "engine's own addresses" in places["on-host"][0]["reason"]
+    assert facts["endpoint"] == {"host": "127.0.0.1", "port": 1194, "protocol": "tcp"}
+    assert facts["engine"]["version"].startswith("28.")
+    assert [end["name"] for end in facts["certificates"]] == ["authority", "server", "docker-for-mac"]
+    assert not any(name.startswith("d4m-devkit-") for name in places)
+    text = script(mac, project, "up").stdout
+    address = places["on-default-bridge"][0]["address"]
+    assert re.search(rf"on-default-bridge +bridge +{address} +http://{address} +yes", text)
+    assert "sudo openvpn --config local/docker-for-mac.ovpn" in text
+    mac.run("docker", "rm", "--force", "on-host", "off-route")
+
+
+def test_wiped_rules_come_back(mac: Mac, engine: Engine, client: Client, on_default_bridge: str) -> None:
+    engine.run("iptables", "-t", "raw", "-F")
+    engine.run("iptables", "-F", "DOCKER-USER")
+    engine.run("iptables", "-F", "D4M")
+    engine.run(
+        "iptables", "-t", "nat", "-D", "POSTROUTING", "-s", "10.213.94.0/24", "!", "-o", "d4m0", "-j", "MASQUERADE"
+    )
+    eventually(lambda: sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL))
+    assert fetch(mac, on_default_bridge) == "200"
+
+
+def test_up_again_disturbs_no_client(mac: Mac, project: Path, client: Client, on_default_bridge: str) -> None:
+    connections = client.said().count("Initialization Sequence Completed")
+    up(mac, project)
+    assert fetch(mac, on_default_bridge) == "200"
+    assert client.said().count("Initialization Sequence Completed") == connections
+
+
+def test_killed_firewall_leaves_no_duplicate_and_down_leaves_nothing(
+    pristine: Path, engine: Engine, mac: Mac, project: Path, client: Client, on_default_bridge: str
+) -> None:
+    mac.run("docker", "kill", "--signal", "KILL", "d4m-devkit-firewall-1")
+    assert rules(engine) == RULES_OF_AN_OPEN_FIREWALL  # it could not take them away
+    up(mac, project)
+    assert rules(engine) == RULES_OF_AN_OPEN_FIREWALL
+    mac.run("docker", "kill", "--signal", "KILL", "d4m-devkit-firewall-1")
+    assert script(mac, project, "down", "--images").returncode == 0
+    assert rules(engine) == []
+    assert "d4m" not in engine.run("ip", "-brief", "link").stdout
+    for kind in (["ps", "--all"], ["network", "ls"], ["image", "ls"], ["volume", "ls"]):
+        assert "d4m" not in mac.run("docker", *kind).stdout
+    assert snapshot_names(project / "local") == snapshot_names(pristine / "local")
+    again = script(mac, project, "down")
+    assert again.returncode == 0, again.stderr
+    connections = client.said().count("Initialization Sequence Completed")
+    up(mac, project)
+    client.wait_for("Initialization Sequence Completed", times=connections + 1)
+    assert fetch(mac, on_default_bridge) == "200"
+
+
+def snapshot_names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_stack_comes_back_with_the_engine(pristine: Path) -> None:
+    with lab() as (mac, engine):
+        project = place(pristine, mac)
+        up(mac, project)
+        web(mac, "--name", "web", "--restart", "always")
+        with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+            engine.kill()
+            engine.boot()
+            client.wait_for("Initialization Sequence Completed", times=2, seconds=60)
+            eventually(lambda: fetch(mac, "172.17.0.2", seconds=2) == "200")
+        assert sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL)
+
+
+def test_udp_through_the_older_packet_filter() -> None:
+    """The two alternatives at once: the relay in the kernel, and an engine on iptables-legacy."""
+    with lab(iptables="legacy") as (mac, engine):
+        project = copy_project(mac.home / "devkit", vpn_protocol="udp", vpn_port=4194)
+        up(mac, project)
+        address = web(mac)
+        with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+            assert fetch(mac, address) == "200"
+            assert "WARNING" not in client.said()
+        assert fetch(mac, address, seconds=3) == "timed out"
+        assert rules(engine, "iptables-legacy") == RULES_OF_AN_OPEN_FIREWALL
+        script(mac, project, "down")
+        assert rules(engine, "iptables-legacy") == []

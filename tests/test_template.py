@@ -1,0 +1,175 @@
+"""What `copier copy` makes, and what it refuses."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from devkit.answers import parse_answers
+
+from tests.conftest import REPOSITORY, copy_project, snapshot
+
+COPY = [sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--quiet", "--vcs-ref=HEAD"]
+
+# The answer that is refused, and the word in the message that names it.
+BAD_ANSWERS = [
+    ("routes", "[10.96.0.1/12]", "10.96.0.1/12"),
+    ("routes", "[300.1.1.1/24]", "300.1.1.1/24"),
+    ("routes", "[172.16.0.0/99]", "172.16.0.0/99"),
+    ("routes", "[172.16.0.0/012]", "172.16.0.0/012"),
+    ("routes", "[172.16.0.0]", "172.16.0.0"),
+    ("routes", "['fd00::/8']", "fd00::/8"),
+    ("routes", "[0.0.0.0/0]", "0.0.0.0/0"),
+    ("routes", "[10.213.0.0/16]", "10.213.0.0/16"),
+    ("routes", "[127.0.0.0/8]", "127.0.0.0/8"),
+    ("routes", "[172.16.0.0/12, 10.0.0.1/8]", "10.0.0.1/8"),
+    ("routes", "[17]", "17"),
+    ("routes", "[]", "[]"),
+    ("routes", "172.16.0.0/12", "172.16.0.0/12"),
+    ("vpn_port", "70000", "70000"),
+    ("vpn_port", "0", "0"),
+    ("vpn_port", "many", "many"),
+    ("vpn_protocol", "sctp", "sctp"),
+    ("vpn_subnet", "10.213.94.0/16", "10.213.94.0/16"),
+    ("vpn_subnet", "10.213.0.0/16", "10.213.0.0/16"),
+    ("vpn_subnet", "127.0.0.0/24", "127.0.0.0/24"),
+    ("vpn_host", "-v", "-v"),
+    ("vpn_host", "host name", "host name"),
+    ("vpn_host", "127.0.0.256", "127.0.0.256"),
+    ("vpn_host", "127.0.0.1\nscript-security 3", "script-security"),
+    ("vpn_listen", "localhost", "localhost"),
+    ("project_name", "../x", "../x"),
+    ("project_name", "Upper", "Upper"),
+    ("project_name", "x\ny", "x"),
+    ("project_name", "a" * 41, "aaa"),
+    ("client_name", "../../etc/passwd", "../../etc/passwd"),
+    ("client_name", "a" * 49, "aaa"),
+    ("client_name", "two words", "two words"),
+    ("certificate_days", "0", "0"),
+    ("authority_days", "100", "100"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "named"), BAD_ANSWERS)
+def test_bad_answer_is_refused_before_anything_is_written(tmp_path: Path, name: str, value: str, named: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(named)):
+        copy_project(tmp_path / "devkit", **{name: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "value", "named"), BAD_ANSWERS)
+def test_hook_refuses_the_same_answers(project: Path, name: str, value: str, named: str) -> None:
+    answers_file = project / ".copier-answers.yml"
+    answers = yaml.safe_load(answers_file.read_text())
+    answers[name] = value if name in ("vpn_host", "project_name", "client_name") else yaml.safe_load(value)
+    answers_file.write_text(yaml.safe_dump(answers))
+    before = snapshot(project)
+    refusal = run_generate(project)
+    assert refusal.returncode == 1
+    assert refusal.stderr.startswith("error: ")
+    assert named in refusal.stderr
+    assert "Traceback" not in refusal.stderr
+    assert snapshot(project) == before
+
+
+def test_refusal_on_the_command_line_names_the_value(tmp_path: Path) -> None:
+    command = [*COPY, "--data", "routes=[10.96.0.1/12]", str(REPOSITORY), str(tmp_path / "devkit")]
+    refusal = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refusal.returncode != 0
+    assert '"10.96.0.1/12" has host bits set: the network is 10.96.0.0/12' in refusal.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "routes"),
+    [
+        ("none", ["172.16.0.0/12"]),
+        ("docker-desktop", ["172.16.0.0/12", "10.1.0.0/16", "10.96.0.0/12"]),
+        ("kind", ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/16"]),
+        ("k3s", ["172.16.0.0/12", "10.42.0.0/16", "10.43.0.0/16"]),
+    ],
+)
+def test_cluster_sets_the_default_routes(tmp_path: Path, kubernetes: str, routes: list[str]) -> None:
+    project = copy_project(tmp_path / "devkit", kubernetes=kubernetes)
+    answers = parse_answers(yaml.safe_load((project / ".copier-answers.yml").read_text()))
+    assert [str(route) for route in answers.routes] == routes
+    profile = (project / "local/docker-for-mac.ovpn").read_text()
+    for route in answers.routes:
+        assert f"\nroute {route.network_address} {route.netmask}\n" in profile
+
+
+@pytest.mark.parametrize(
+    ("host", "listen"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("vpn.example.org", "0.0.0.0"),
+    ],
+)
+def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen: str) -> None:
+    project = copy_project(tmp_path / "devkit", vpn_host=host)
+    compose = yaml.safe_load((project / "compose.yaml").read_text())
+    published = {name: service.get("ports") for name, service in compose["services"].items()}
+    assert published == {"relay": [f"{listen}:1194:1194/tcp"], "openvpn": None, "firewall": None}
+
+
+def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) -> None:
+    own = {path.name for path in project.iterdir()}
+    files = {".copier-answers.yml", ".gitignore", "README.md", "compose.yaml"}
+    assert own == files | {"client", "gateway", "local", "scripts", "server"}
+    assert len((project / "compose.yaml").read_text().splitlines()) < 90
+    assert not list(project.rglob("*.jinja"))
+    assert not list(project.rglob("__pycache__"))
+    assert not (project / "scripts").is_symlink()
+
+
+def test_git_is_clean_after_generation_and_commit(project: Path) -> None:
+    def git(*command: str) -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        git_command = ["git", *identity, *command]
+        return subprocess.run(git_command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "devkit")
+    assert git("status", "--porcelain") == ""
+    tracked = git("ls-files").splitlines()
+    assert tracked
+    assert not [name for name in tracked if name.startswith("local/")]
+    assert "PRIVATE KEY" not in git("show", "--format=")
+
+
+def test_copier_under_plain_uvx_makes_the_certificates(tmp_path: Path) -> None:
+    uvx = [f"{Path(sys.executable).parent}/uv", "tool", "run", *COPY[2:]]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    subprocess.run([*uvx, str(REPOSITORY), str(tmp_path / "devkit")], check=True, env=environment, capture_output=True)
+    assert (tmp_path / "devkit/local/docker-for-mac.ovpn").read_text().count("PRIVATE KEY") == 2
+
+
+def test_without_uv_the_hook_names_both_ways_to_install_what_it_needs(project: Path) -> None:
+    no_packages = [sys.executable, "-S", "scripts/generate.py"]
+    no_uv = os.environ | {"PATH": "/usr/bin:/bin"}
+    refusal = subprocess.run(no_packages, cwd=project, check=False, env=no_uv, capture_output=True, text=True)
+    assert refusal.returncode == 1
+    assert "Install uv (https://docs.astral.sh/uv)" in refusal.stderr
+    assert "-m pip install cryptography filelock ifaddr python-on-whales pyyaml rich" in refusal.stderr
+    assert "Traceback" not in refusal.stderr
+
+
+def test_scripts_that_git_checked_out_as_a_text_are_mended(project: Path) -> None:
+    expected = {name for name in snapshot(project / "scripts") if "__pycache__" not in name}
+    for path in sorted((project / "scripts").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (project / "scripts").rmdir()
+    (project / "scripts").write_text("../scripts")  # what git makes of the link on Windows
+    assert run_generate(project).returncode == 0
+    assert set(snapshot(project / "scripts")) == expected
+
+
+def run_generate(project: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "scripts/generate.py")]
+    return subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)

@@ -1,0 +1,176 @@
+"""What `up.py` and `down.py` check before they act: one clear sentence each, exit code 1, and nothing changed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.lab import Engine, Mac, lab
+from tests.lab.cache import ROOT_FILESYSTEM
+from tests.vpn import eventually, place, script, up
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[Mac, Engine]]:
+    with lab() as (mac, engine):
+        yield mac, engine
+
+
+@pytest.fixture(scope="module")
+def mac(machines: tuple[Mac, Engine]) -> Mac:
+    return machines[0]
+
+
+@pytest.fixture
+def placed(pristine: Path, mac: Mac) -> Iterator[Path]:
+    project = place(pristine, mac)
+    yield project
+    shutil.rmtree(project)
+
+
+@contextmanager
+def refused(mac: Mac, project: Path) -> Iterator[list[str]]:
+    """Run `up.py` in the block's circumstances: it must refuse and change nothing. Gives its sentence."""
+    files, engine = snapshot(project), engine_state(mac)
+    said: list[str] = []
+    yield said
+    assert snapshot(project) == files
+    assert engine_state(mac) == engine
+
+
+def engine_state(mac: Mac) -> str:
+    kinds = ("container", "network", "image", "volume")
+    return "\n".join(mac.run("docker", kind, "ls", "--quiet").stdout for kind in kinds)
+
+
+def sentence(run: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a refusal."""
+    assert run.returncode == 1
+    assert run.stdout == ""
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_no_engine(pristine: Path) -> None:
+    before = snapshot(pristine)
+    environment = os.environ | {
+        "DOCKER_HOST": "unix:///nowhere/docker.sock",
+        "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
+    }
+    for name in ("up", "down"):
+        run = run_here(pristine, name, environment)
+        assert "the Docker engine at unix:///nowhere/docker.sock does not answer" in sentence(run)
+        assert "start it" in sentence(run)
+    assert snapshot(pristine) == before
+
+
+def test_no_docker_at_all(pristine: Path) -> None:
+    run = run_here(pristine, "up", os.environ | {"PATH": "/nowhere"})
+    assert "Docker is not installed here" in sentence(run)
+
+
+def test_no_compose(placed: Path, mac: Mac) -> None:
+    (mac.home / "no-plugins").mkdir()
+    with refused(mac, placed):
+        run = mac.run(
+            "env", f"DOCKER_CONFIG={mac.home}/no-plugins", sys.executable, "scripts/up.py", cwd=placed, check=False
+        )
+        assert "Docker Compose v2 is not installed here" in sentence(run)
+
+
+def test_outside_a_project(tmp_path: Path) -> None:
+    run = run_here(tmp_path, "up", os.environ)
+    assert f"{tmp_path} is no d4m-devkit project" in sentence(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_another_folder_the_scripts_own_project_is_meant(pristine: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(pristine / "scripts/generate.py")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert str(pristine) in run.stderr
+
+
+def test_port_taken(placed: Path, mac: Mac) -> None:
+    listener = [
+        "import socket, time; s = socket.create_server(('127.0.0.1', 1194)); print('on', flush=True); time.sleep(60)"
+    ]
+    with (mac.home / "listener.log").open("w") as output:
+        process = mac.start(sys.executable, "-c", *listener, output=output)
+    eventually(lambda: "on" in (mac.home / "listener.log").read_text())
+    with refused(mac, placed):
+        said = sentence(script(mac, placed, "up"))
+        assert "127.0.0.1:1194/tcp cannot be published because it is taken by another program" in said
+    process.kill()
+    process.wait()
+
+
+def test_address_of_another_machine(mac: Mac) -> None:
+    project = copy_project(mac.home / "elsewhere", vpn_host="192.0.2.1")
+    with refused(mac, project):
+        assert "this computer does not have that address" in sentence(script(mac, project, "up"))
+
+
+@pytest.mark.parametrize("own", ["172.20.5.9/24", "172.0.0.9/8", "10.213.94.77/25"])
+def test_route_that_collides_with_the_computers_own_network(placed: Path, mac: Mac, own: str) -> None:
+    mac.run("ip", "address", "add", own, "dev", "en0")
+    with refused(mac, placed):
+        said = sentence(script(mac, placed, "up"))
+        assert "collides with this computer's own network" in said
+        assert "(en0)" in said
+    mac.run("ip", "address", "del", own, "dev", "en0")
+
+
+def test_no_certificates(placed: Path, mac: Mac) -> None:
+    shutil.rmtree(placed / "local")
+    with refused(mac, placed):
+        assert "run `python scripts/generate.py` first" in sentence(script(mac, placed, "up"))
+
+
+def test_another_devkit_on_the_same_engine(placed: Path, mac: Mac) -> None:
+    other = copy_project(mac.home / "other", project_name="other", vpn_port=1195)
+    up(mac, other)
+    with refused(mac, placed):
+        assert "another devkit, other, is up on this engine" in sentence(script(mac, placed, "up"))
+    assert script(mac, other, "down").returncode == 0
+
+
+def test_server_that_does_not_start_is_quoted(placed: Path, mac: Mac) -> None:
+    with (placed / "server/server.conf").open("a") as configuration:
+        configuration.write("no-such-option\n")
+    said = sentence_after_progress(script(mac, placed, "up"))
+    assert "the service openvpn did not become healthy" in said
+    assert "no-such-option" in said
+    assert script(mac, placed, "down").returncode == 0
+
+
+def sentence_after_progress(run: subprocess.CompletedProcess[str]) -> str:
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    return run.stderr.strip().splitlines()[-1]
+
+
+def test_wrong_usage_exits_with_2(pristine: Path) -> None:
+    for name in ("up", "down", "generate"):
+        assert run_here(pristine, name, os.environ, "--no-such-option").returncode == 2
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    run = run_here(tmp_path, "up", os.environ, "--debug")
+    assert run.returncode == 1
+    assert "Traceback" in run.stderr
+
+
+def run_here(
+    folder: Path, name: str, environment: "os._Environ[str] | dict[str, str]", *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / f"scripts/{name}.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

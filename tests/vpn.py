@@ -1,0 +1,101 @@
+"""A project that is up in a lab, and a stock OpenVPN client on the Mac."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.lab import WEB_IMAGE, Mac
+
+CONNECT_SECONDS = 30
+
+
+def place(project: Path, mac: Mac, name: str = "devkit") -> Path:
+    """Move a project to where the engine can mount from: the Mac's home."""
+    return shutil.copytree(project, mac.home / name, symlinks=True)
+
+
+def script(mac: Mac, project: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts on the Mac as its user does."""
+    return mac.run(sys.executable, f"scripts/{name}.py", *arguments, cwd=project, check=False)
+
+
+def up(mac: Mac, project: Path) -> dict[str, Any]:
+    """Bring the project up and return the report's facts."""
+    run = script(mac, project, "up", "--json")
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(run.stdout)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def web(mac: Mac, *options: str) -> str:
+    """Start nginx and return its address."""
+    container = mac.run("docker", "run", "--detach", *options, WEB_IMAGE).stdout.strip()
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return mac.run("docker", "inspect", "--format", template, container).stdout.strip()
+
+
+def fetch(mac: Mac, address: str, seconds: int = 10) -> str:
+    """Fetch a page: the status code, or why there is none, as curl's manual page names its exit codes."""
+    command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", str(seconds)]
+    run = mac.run(*command, f"http://{address}", check=False)
+    return {0: run.stdout, 7: "refused", 28: "timed out"}.get(run.returncode, f"curl exit {run.returncode}")
+
+
+class Client:
+    """A running OpenVPN client and what it says."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    def said(self) -> str:
+        """All that it has printed."""
+        return self._log.read_text()
+
+    def wait_for(self, words: str, times: int = 1, seconds: float = CONNECT_SECONDS) -> None:
+        """Wait until it has said something that many times."""
+        deadline = time.monotonic() + seconds
+        while self.said().count(words) < times:
+            assert time.monotonic() < deadline, f"the client never said {words!r}:\n{self.said()}"
+            assert self._process.poll() is None or self.said().count(words) >= times, self.said()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it as its user does."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+
+@contextmanager
+def start_client(mac: Mac, profile: Path) -> Iterator[Client]:
+    """Start a stock client with a profile exactly as it was generated; stop it at the end."""
+    log = mac.home / f"client-{time.monotonic_ns()}.log"
+    with log.open("w") as output:
+        client = Client(mac.start("openvpn", "--config", profile, output=output), log)
+    try:
+        yield client
+    finally:
+        client.stop()
+
+
+@contextmanager
+def connected(mac: Mac, profile: Path) -> Iterator[Client]:
+    """The same, and wait until it is connected."""
+    with start_client(mac, profile) as client:
+        client.wait_for("Initialization Sequence Completed")
+        yield client
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.2)
