@@ -57,15 +57,23 @@ def read_until(demo: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(f"the demo never said {words!r}: {''.join(said)}")
 
 
-@pytest.mark.parametrize("moment", ["using the lab", "docker network create", "python scripts/up.py", "Connected."])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "how"),
+    [
+        ("using the lab", signal.SIGINT),
+        ("docker network create", signal.SIGINT),
+        ("python scripts/up.py", signal.SIGINT),
+        ("Connected.", signal.SIGINT),
+        ("Connected.", signal.SIGTERM),
+    ],
+)
 def test_interrupted_demo_leaves_nothing(labs: Path, moment: str, how: signal.Signals) -> None:
     before = machine_state()
-    demo = start_demo(labs)
-    read_until(demo, moment)
-    folders = list(labs.glob(f"{PREFIX}*"))
-    os.killpg(demo.pid, how)  # as the terminal does with Ctrl-C
-    said, _ = demo.communicate(timeout=60)
+    with start_demo(labs) as demo:
+        read_until(demo, moment)
+        folders = list(labs.glob(f"{PREFIX}*"))
+        os.killpg(demo.pid, how)  # as the terminal does with Ctrl-C
+        said, _ = demo.communicate(timeout=60)
     assert demo.returncode in (130, 143), said
     assert "Traceback" not in said
     assert list(labs.iterdir()) == []
@@ -77,19 +85,17 @@ def test_interrupted_demo_leaves_nothing(labs: Path, moment: str, how: signal.Si
 
 def test_killed_demo_leaves_no_process_and_the_next_lab_removes_its_folder(labs: Path) -> None:
     before = machine_state()
-    demo = start_demo(labs)
-    read_until(demo, "Connected.")
-    (folder,) = labs.glob(f"{PREFIX}*")
-    demo.kill()
-    demo.wait()
+    with start_demo(labs) as demo:
+        read_until(demo, "Connected.")
+        (folder,) = labs.glob(f"{PREFIX}*")
+        demo.kill()
     eventually(lambda: processes_of(folder) == [])
     assert machine_state() == before
-    next_demo = start_demo(labs)
-    read_until(next_demo, "docker network create")
-    assert not folder.exists()
-    assert list(CGROUPS.glob(f"**/{folder.name}")) == []
-    next_demo.send_signal(signal.SIGINT)
-    next_demo.communicate(timeout=60)
+    with start_demo(labs) as next_demo:
+        read_until(next_demo, "docker network create")
+        assert not folder.exists()
+        assert list(CGROUPS.glob(f"**/{folder.name}")) == []
+        next_demo.send_signal(signal.SIGINT)
     assert list(labs.iterdir()) == []
 
 
@@ -110,8 +116,8 @@ def test_two_labs_at_once_do_not_collide(pristine: Path) -> None:
 
 def test_kept_demo_runs_until_it_is_stopped(labs: Path) -> None:
     before = machine_state()
-    kept = start_demo(labs, "--keep")
-    said, _ = kept.communicate(timeout=120)
+    with start_demo(labs, "--keep") as kept:
+        said, _ = kept.communicate(timeout=120)
     assert kept.returncode == 0, said
     assert "stop it:      make demo-stop" in said
     (folder,) = labs.glob(f"{PREFIX}*")
@@ -122,8 +128,8 @@ def test_kept_demo_runs_until_it_is_stopped(labs: Path) -> None:
     ).stdout  # fmt: skip
     assert "d4m-demo-one" in shell
     assert "HTTP/1.1 200 OK" in shell
-    stopped = start_demo(labs, "--stop")
-    stopped.communicate(timeout=60)
+    with start_demo(labs, "--stop") as stopped:
+        stopped.communicate(timeout=60)
     assert processes_of(folder) == []
     assert list(labs.iterdir()) == []
     assert machine_state() == before
@@ -137,8 +143,7 @@ def test_demo_uses_the_machines_own_engine_where_one_answers(labs: Path) -> None
         own_files.mkdir()
         enter = [
             "unshare", "--mount", "sh", "-c",
-            'mount --bind "$1" /run; shift; exec nsenter --net=/proc/"$1"/ns/net -- sh -c \'shift; exec "$@"\' "$@"',
-            "-", str(own_files), str(engine.process_id),
+            f'mount --bind {own_files} /run && exec nsenter --net=/proc/{engine.process_id}/ns/net -- "$@"', "-",
         ]  # fmt: skip
         (own_files / "docker.sock").symlink_to(mac.home / "docker.sock")
         environment = mac.environment | {"TMPDIR": str(mac.home)}

@@ -151,7 +151,7 @@ def lab(
     with _folder(keep) as (folder, teardown):
         if docker_data == cache.DOCKER_DATA:
             docker_data = folder / "docker"
-            subprocess.run(["cp", "--archive", "--reflink=auto", cache.DOCKER_DATA, docker_data], check=True)
+            cache.copy_docker_data(docker_data)
         engine = Engine(folder, docker_data, iptables, _lifetime(keep))
         teardown.callback(engine.kill)
         engine.boot()
@@ -185,7 +185,7 @@ def _boot_mac(
     )  # fmt: skip
     teardown.callback(process.wait)
     teardown.callback(process.kill)
-    _wait_for(lambda: _has_default_route(process.pid), process, folder / "mac.log")
+    _wait_for(lambda: _has_own_network(process.pid) and _has_default_route(process.pid), process, folder / "mac.log")
     return Mac(folder, process.pid, _lifetime(keep), docker)
 
 
