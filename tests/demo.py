@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.lab import WEB_IMAGE, Mac, kept_labs, lab, mac_beside_this_machine, stop_kept_lab
+from tests.lab import WEB_IMAGE, Mac, kept_labs, lab, mac_beside_this_machine, remove_lab
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINE_SOCKET = Path("/var/run/docker.sock")
@@ -99,7 +99,7 @@ def stop() -> int:
     """Stop every kept demo."""
     for folder in kept_labs():
         run_undo(folder / "shared")
-        stop_kept_lab(folder)
+        remove_lab(folder)
         console.print(f"stopped {folder}")
     return 0
 

@@ -17,7 +17,7 @@ from tests.lab.machine import (
     lab,
     mac_beside_this_machine,
     processes_of,
-    stop_kept_lab,
+    remove_lab,
 )
 
 __all__ = [
@@ -29,5 +29,5 @@ __all__ = [
     "lab",
     "mac_beside_this_machine",
     "processes_of",
-    "stop_kept_lab",
+    "remove_lab",
 ]

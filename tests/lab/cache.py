@@ -44,7 +44,7 @@ def copy_docker_data(target: Path) -> None:
     """Give a lab its own copy. Layers of images are never written again, so links to them will do where they can."""
     target.mkdir()
     for source in DOCKER_DATA.iterdir():
-        copy = ["cp", "--archive", source, target]
+        copy = ["cp", "--archive", str(source), str(target)]
         if source.name != "overlay2" or subprocess.run([*copy, "--link"], check=False, capture_output=True).returncode:
             subprocess.run(copy, check=True)
 

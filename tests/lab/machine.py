@@ -144,7 +144,7 @@ def lab(
 ) -> Iterator[tuple[Mac, Engine]]:
     """Boot a Mac and an engine; tear both down at the end, however it comes.
 
-    With `keep` a body that succeeds leaves the lab running, until `stop_kept_labs`.
+    With `keep` a body that succeeds leaves the lab running, until `remove_lab`.
     """
     if docker_data == cache.DOCKER_DATA:
         cache.prepare(_fill_docker_data)
@@ -214,7 +214,7 @@ def _folder(keep: bool) -> Iterator[tuple[Path, ExitStack]]:
     _remove_abandoned_labs()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     with ExitStack() as teardown:
-        teardown.callback(_remove, folder)
+        teardown.callback(remove_lab, folder)
         teardown.enter_context(_owned(folder))
         (folder / "shared").mkdir()
         yield folder, teardown
@@ -226,16 +226,6 @@ def _folder(keep: bool) -> Iterator[tuple[Path, ExitStack]]:
 def kept_labs() -> list[Path]:
     """The folders of the labs that were kept."""
     return [mark.parent for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/kept")]
-
-
-def stop_kept_lab(folder: Path) -> None:
-    """Stop a lab that was kept."""
-    while processes := processes_of(folder):
-        for process_id in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process_id, signal.SIGKILL)
-        time.sleep(0.1)
-    _remove(folder)
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -279,11 +269,16 @@ def _remove_abandoned_labs() -> None:
         with suppress(OSError), (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not (folder / "kept").exists():
-                _remove(folder)
+                remove_lab(folder)
 
 
-def _remove(folder: Path) -> None:
-    """Remove what a lab leaves when its processes are gone: its control groups and its folder."""
+def remove_lab(folder: Path) -> None:
+    """End what still runs of a lab, and remove its control groups and its folder."""
+    while processes := processes_of(folder):
+        for process_id in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+        time.sleep(0.05)
     for groups in CGROUPS.glob(f"**/{folder.name}"):
         for group, _, _ in os.walk(groups, topdown=False):
             os.rmdir(group)
