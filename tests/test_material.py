@@ -1,9 +1,7 @@
 """What the hook makes: certificates, keys, modes, and what happens when it is run again, cut short or doubled."""
 
-import os
 import plistlib
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -15,9 +13,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from devkit.answers import read_answers
+from devkit.material import ensure_material
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.faults import run_and_die_at
+from tests.whole import assert_whole
 
+NOW = datetime.now(UTC).replace(microsecond=0)
 GENERATE = [sys.executable, str(REPOSITORY / "scripts/generate.py")]
 
 
@@ -56,7 +59,7 @@ def test_authority_may_sign_leaves_and_lists_and_nothing_else(project: Path) -> 
     [
         ("configs/server.crt", "server.d4m-devkit", {"digital_signature", "key_agreement"},
          ExtendedKeyUsageOID.SERVER_AUTH, {"SubjectAlternativeName"}),
-        ("clients/docker-for-mac/client.crt", "docker-for-mac", {"digital_signature"},
+        ("clients/docker-for-mac.pem", "docker-for-mac", {"digital_signature"},
          ExtendedKeyUsageOID.CLIENT_AUTH, set()),
     ],
 )  # fmt: skip
@@ -85,7 +88,7 @@ def test_leaf_carries_exactly_its_own_usage(
 
 def test_openssl_accepts_the_leaves_strictly_and_for_their_purpose_only(project: Path) -> None:
     current = project / "local/pki/current"
-    leaves = {"sslserver": "configs/server.crt", "sslclient": "clients/docker-for-mac/client.crt"}
+    leaves = {"sslserver": "configs/server.crt", "sslclient": "clients/docker-for-mac.pem"}
     for purpose in leaves:
         for own_purpose, leaf in leaves.items():
             command = ["openssl", "verify", "-x509_strict", "-crl_check", "-purpose", purpose, "-CAfile",
@@ -170,42 +173,24 @@ def test_recopy_keeps_the_authority_and_takes_new_routes_into_the_profile(projec
     assert "route 172.16" not in profile
 
 
-# A sitecustomize that ends the process, with no clean-up at all, at the Nth call that changes the disk.
-FAULT = """
-import os, signal, sys
-left = int(os.environ["DIE_AT"])
-def hook(event, arguments):
-    global left
-    writes = event in ("os.mkdir", "os.rename", "os.symlink", "os.chmod") or (
-        event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT)
-    if writes and "/local" in str(arguments[0]):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
-"""
+def test_kill_at_any_step_of_the_first_run_leaves_nothing_half_made(project: Path) -> None:
+    answers = read_answers(project)
 
+    def first_run() -> None:
+        ensure_material(project, answers, NOW)
 
-def test_kill_at_any_write_leaves_nothing_half_made(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "fault").mkdir()
-    (tmp_path / "fault/sitecustomize.py").write_text(FAULT)
-    deaths = 0
+    step = 0
     while True:
-        shutil.rmtree(project / "local", ignore_errors=True)
-        environment = os.environ | {"PYTHONPATH": str(tmp_path / "fault"), "DIE_AT": str(deaths + 1)}
-        run = subprocess.run(GENERATE, cwd=project, check=False, env=environment, capture_output=True)
-        current = project / "local/pki/current"
-        if current.exists():  # then it is whole
-            keys = {path.name for path in (current / "configs").iterdir()}
-            assert keys == {"ca.crt", "ccd", "crl.pem", "server.crt", "server.key", "tls-crypt-v2.key"}
-        if run.returncode == 0:
+        step += 1
+        shutil.rmtree(project / "local")
+        finished = run_and_die_at(step, first_run)
+        if (project / "local/pki/current").exists():
+            assert_whole(project, linked=False)
+        assert run_and_die_at(None, first_run)
+        assert_whole(project)
+        if finished:
             break
-        assert run.returncode == -signal.SIGKILL
-        deaths += 1
-        assert generate(project).returncode == 0
-        assert not [path for path in (project / "local").rglob("*") if path.name.startswith((".new-", ".staging"))]
-        assert (project / "local/docker-for-mac.ovpn").read_text().count("PRIVATE KEY") == 2
-    assert deaths > 30
+    assert step > 80
 
 
 def test_two_runs_at_once_make_one_authority(project: Path) -> None:
@@ -224,7 +209,10 @@ def test_two_runs_at_once_make_one_authority(project: Path) -> None:
         (lambda project: (project / ".copier-answers.yml").unlink(), ".copier-answers.yml"),
         (lambda project: (project / ".copier-answers.yml").write_text("a: ["), ".copier-answers.yml"),
         (lambda project: (project / ".copier-answers.yml").write_text("- 1"), ".copier-answers.yml"),
-        (lambda project: (project / "local/pki/current/clients/docker-for-mac/client.key").unlink(), "client.key"),
+        (lambda project: (project / "local/pki/current/clients/docker-for-mac.pem").unlink(), "docker-for-mac.pem"),
+        (lambda project: (project / "local/pki/current/clients/docker-for-mac.pem").write_text("x"), "mac.pem"),
+        (lambda project: (project / "local/pki/current/authority.key").unlink(), "authority.key"),
+        (lambda project: (project / "local/pki/current/crl.pem").write_text(""), "0001 is damaged"),
     ],
 )
 def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named: str) -> None:
@@ -235,6 +223,8 @@ def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named
     assert run.stderr.startswith("error: ")
     assert named in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+    if (project / ".copier-answers.yml").exists():
+        assert (project / "local/docker-for-mac.ovpn").exists()
 
 
 def test_full_disk_is_one_sentence_and_the_next_run_completes(project: Path, tmp_path: Path) -> None:

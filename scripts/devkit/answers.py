@@ -10,6 +10,7 @@ from typing import Literal, cast
 import yaml
 
 from devkit.errors import UserError
+from devkit.pki import KeyType
 
 ANSWERS_FILE = ".copier-answers.yml"
 
@@ -34,6 +35,7 @@ class Answers:
     vpn_protocol: Protocol
     vpn_subnet: IPv4Network
     routes: tuple[IPv4Network, ...]
+    key_type: KeyType
     certificate_days: int
     authority_days: int
 
@@ -85,6 +87,7 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
         vpn_protocol=_protocol(document),
         vpn_subnet=vpn_subnet,
         routes=_routes(document, vpn_subnet, endpoint),
+        key_type=_key_type(document),
         certificate_days=certificate_days,
         authority_days=_whole_number(document, "authority_days", certificate_days, 36500),
     )
@@ -115,6 +118,13 @@ def _protocol(document: Mapping[str, object]) -> Protocol:
     value = document.get("vpn_protocol")
     if value not in ("tcp", "udp"):
         raise ValueError(f"vpn_protocol: {value!r} is neither 'tcp' nor 'udp'.")
+    return value
+
+
+def _key_type(document: Mapping[str, object]) -> KeyType:
+    value = document.get("key_type")
+    if value not in ("ecdsa-p256", "ed25519", "rsa-3072"):
+        raise ValueError(f"key_type: {value!r} is none of 'ecdsa-p256', 'ed25519' and 'rsa-3072'.")
     return value
 
 

@@ -1,13 +1,14 @@
 """Files and folders that are private at birth, and changes that are whole or not there at all."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from devkit.errors import UserError
 
 PRIVATE = 0o600
-READABLE = 0o644
+BESIDE = ".new-"
 
 
 def make_folder(path: Path, mode: int = 0o700) -> Path:
@@ -19,24 +20,30 @@ def make_folder(path: Path, mode: int = 0o700) -> Path:
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Write a new file to the disk.
+    """Write a new file; `sync` brings it to the disk.
 
     Raises FileExistsError when there is one already.
     """
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
         os.chmod(path, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+    finally:
+        os.close(descriptor)
 
 
-def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Write a file beside its place and rename it over what is there."""
-    beside = path.with_name(f".new-{path.name}")
-    beside.unlink(missing_ok=True)
-    write(beside, data, mode)
-    os.replace(beside, path)
-    sync_folder(path.parent)
+def replace_all(changes: Sequence[tuple[Path, bytes, int]]) -> None:
+    """Give files new content: all are on the disk, beside their places, before the first is renamed over its own."""
+    besides = [path.with_name(f"{BESIDE}{path.name}") for path, _, _ in changes]
+    for beside, (_, data, mode) in zip(besides, changes, strict=True):
+        beside.unlink(missing_ok=True)
+        write(beside, data, mode)
+    sync()
+    for beside, (path, _, _) in zip(besides, changes, strict=True):
+        os.replace(beside, path)
+    sync()
 
 
 def point(link: Path, target: str) -> None:
@@ -46,7 +53,7 @@ def point(link: Path, target: str) -> None:
     """
     if link.is_symlink() and os.readlink(link) == target:
         return
-    beside = link.with_name(f".new-{link.name}")
+    beside = link.with_name(f"{BESIDE}{link.name}")
     beside.unlink(missing_ok=True)
     try:
         beside.symlink_to(target)
@@ -57,21 +64,10 @@ def point(link: Path, target: str) -> None:
             ) from error
         raise
     os.replace(beside, link)
-    sync_folder(link.parent)
+    sync()
 
 
-def sync_tree(folder: Path) -> None:
-    """Bring every folder of a tree to the disk; `write` has done so for the files."""
-    for parent, _, _ in os.walk(folder, topdown=False):
-        sync_folder(Path(parent))
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    if os.name == "nt":  # there, a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sync() -> None:
+    """Bring all that was written and renamed to the disk: one call, however many files."""
+    if hasattr(os, "sync"):  # Windows has none
+        os.sync()

@@ -1,49 +1,44 @@
-"""The project's secrets on disk: made once, switched in whole.
+"""The project's secrets on disk: each generation made whole, and switched in by one rename.
 
-local/pki/archive/0001/     one generation, complete in itself, never moved once it is there
-authority.crt, .key     the CA; its key is nowhere else
-configs/                exactly what the server's container mounts
-clients/NAME/           each client's certificate and keys
-profiles/               each client's profile, and the same as a Tunnelblick bundle
-local/pki/current           a link to the generation in force: switching it is one rename
-local/configs, local/clients, local/docker-for-mac.ovpn, ...: links through `current`
+    local/pki/archive/0001/     one generation; it is never moved, so a container that mounts it keeps what it has
+    local/pki/current           a link to the generation in force: switching it is one rename
+    local/configs, local/clients, local/docker-for-mac.ovpn, ...: links through `current`
+
+`clients/` and `crl.pem` say who may connect; `configs/ccd`, the server's list and the profiles follow from them. A run
+that is cut short leaves what follows behind, and the next run brings it up to date.
 """
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
 from filelock import FileLock, Timeout
 
-from devkit import pki, rendering, tls_crypt
-from devkit.answers import Answers
+from devkit import generation as generations
+from devkit import pki
+from devkit.answers import CLIENT_NAME, Answers
 from devkit.errors import UserError
-from devkit.files import READABLE, make_folder, point, replace, sync_folder, sync_tree, write
+from devkit.files import BESIDE, make_folder, point, replace_all, sync, write
+from devkit.generation import Authority, Client, Generation, RotationKind
+from devkit.pki import Credential
 
 LOCK_SECONDS = 30
 STAGING = ".staging"
+OPEN_TO_THE_SERVER = ("configs", "configs/ccd")
 
 
 @dataclass(frozen=True)
-class End:
-    """When a certificate stops being valid (UTC)."""
+class Renewal:
+    """What a rotation did to one certificate."""
 
     name: str
-    at: datetime
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the generation in force holds, for the report."""
-
-    profile: Path
-    bundle: Path
-    ends: tuple[End, ...]
+    old: Credential
+    new: Credential
 
 
 def local_folder(project: Path) -> Path:
@@ -51,110 +46,175 @@ def local_folder(project: Path) -> Path:
     return project / "local"
 
 
+def profile_path(project: Path, name: str) -> Path:
+    """Where a client's profile is."""
+    return local_folder(project) / "clients" / f"{name}.ovpn"
+
+
 def ensure_material(project: Path, answers: Answers, now: datetime) -> bool:
     """Make the first generation if there is none, and bring the profiles up to date with the answers.
 
-    Returns whether a generation was made. What exists is never replaced but for a profile's text.
-    Raises UserError when another run holds the project or what is there is damaged; OSError as it comes.
+    Returns whether a generation was made. Raises UserError when another run holds the project or something is
+    damaged; OSError as it comes.
     """
-    skeleton = _read(project / "client/client.conf").decode()
-    local = make_folder(local_folder(project))
-    with _locked(local):
+    with _locked(project) as local:
         archive = make_folder(make_folder(local / "pki") / "archive")
-        shutil.rmtree(archive / STAGING, ignore_errors=True)
-        current = local / "pki/current"
         made = not any(archive.glob("[0-9]*"))
         if made:
-            _stage(archive / STAGING, answers, now)
-            sync_tree(archive / STAGING)
-            os.rename(archive / STAGING, archive / "0001")
-            sync_folder(archive)
-        if not current.exists():  # new, or a run was cut short before this step
-            point(current, f"archive/{max(path.name for path in archive.glob('[0-9]*'))}")
-        _write_profiles(current.resolve(), answers, skeleton)
+            _store(archive, generations.first_generation(answers, now), project, answers)
+        if not (local / "pki/current").exists():  # it is new, or a run was cut short before this step
+            point(local / "pki/current", f"archive/{max(path.name for path in archive.glob('[0-9]*'))}")
+        _apply(project, generations.settled(_load(local / "pki/current"), now), answers)
         _link_views(local, answers.client_name)
     return made
 
 
-def read_material(project: Path, answers: Answers) -> Material:
-    """Read the facts of the generation in force.
+def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool, now: datetime) -> tuple[Renewal, ...]:
+    """Make the next generation and switch to it; see `generation.rotated` for what it holds.
+
+    Returns what became of each certificate. Raises as `ensure_material`.
+    """
+    with _locked(project) as local:
+        current = generations.settled(_load(local / "pki/current"), now)
+        if kind == "leaf" and current.authority.credential.end <= now:
+            raise UserError(
+                "the authority itself has ended, so it can sign nothing: make a new one with "
+                "`copier update --trust --vcs-ref=:current: --data rotate=all`."
+            )
+        archive = local / "pki/archive"
+        folder_before = archive / f"{current.number - 1:04}"
+        before = _load(folder_before) if folder_before.exists() else None
+        following = generations.rotated(current, before, kind, revoke_now, answers, now)
+        _store(archive, following, project, answers)
+        point(local / "pki/current", f"archive/{following.number:04}")
+        _link_views(local, answers.client_name)
+    old = {client.name: client.credential for client in current.live_clients}
+    renewals = [Renewal("server", current.server, following.server)]
+    renewals += [Renewal(client.name, old[client.name], client.credential) for client in following.live_clients]
+    if kind == "all":
+        renewals.insert(0, Renewal("authority", current.authority.credential, following.authority.credential))
+    return tuple(renewals)
+
+
+def add_clients(project: Path, answers: Answers, names: Sequence[str], now: datetime) -> Generation:
+    """Issue to new clients.
+
+    Raises UserError when a name is bad or taken, and as `ensure_material`.
+    """
+    for name in names:
+        if not CLIENT_NAME.fullmatch(name):
+            raise UserError(
+                f"{name!r} is not a client name: use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., beginning with a letter or "
+                "digit."
+            )
+    with _locked(project) as local:
+        folder = local / "pki/current"
+        current = generations.settled(_load(folder), now)
+        # On a Mac or on Windows, names that differ in case alone would share one file.
+        taken = {client.name.casefold(): client.name for client in current.live_clients}
+        for name in names:
+            if name.casefold() in taken:
+                raise UserError(
+                    f"there is a client {taken[name.casefold()]!r} already: `python scripts/client.py show "
+                    f"{taken[name.casefold()]}` prints its profile."
+                )
+            taken[name.casefold()] = name
+        superseded = [client for client in current.clients if client.name in names]
+        for client in superseded:
+            copy = make_folder(folder / "superseded") / f"{client.name}-{client.credential.serial_number:x}.pem"
+            copy.unlink(missing_ok=True)
+            write(copy, client.pem)
+        following = generations.with_clients(current, names, answers, now)
+        _apply(project, following, answers)
+    return following
+
+
+def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> Generation:
+    """Revoke a client.
+
+    Raises UserError when there is no such client, and as `ensure_material`.
+    """
+    with _locked(project) as local:
+        current = generations.settled(_load(local / "pki/current"), now)
+        if name not in {client.name for client in current.live_clients}:
+            raise UserError(f"there is no live client {name!r}: `python scripts/client.py list` shows all.")
+        following = generations.without_client(current, name, now)
+        _apply(project, following, answers)
+    return following
+
+
+def read_generation(project: Path) -> Generation:
+    """Read the generation in force.
 
     Raises UserError when there is none or it is damaged.
     """
-    local = local_folder(project)
-    current = local / "pki/current"
-    if not current.exists():
-        raise UserError(f"{project} has no certificates yet: run `python scripts/generate.py` first.")
-    certificates = {
-        "authority": current / "authority.crt",
-        "server": current / "configs/server.crt",
-        answers.client_name: current / "clients" / answers.client_name / "client.crt",
-    }
-    return Material(
-        profile=local / f"{answers.client_name}.ovpn",
-        bundle=local / f"{answers.client_name}.tblk",
-        ends=tuple(End(name, _certificate(path).not_valid_after_utc) for name, path in certificates.items()),
-    )
+    return _load(local_folder(project) / "pki/current")
+
+
+def fingerprint(project: Path) -> str:
+    """A short digest of all that the server reads when it starts: another one means that it must start anew."""
+    configs = local_folder(project) / "configs"
+    read_at_start = [project / "server/server.conf", *(configs / name for name in SERVER_FILES)]
+    return hashlib.sha256(b"".join(hashlib.sha256(_read(path)).digest() for path in read_at_start)).hexdigest()[:16]
+
+
+SERVER_FILES = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key")
 
 
 @contextmanager
-def _locked(local: Path) -> Iterator[None]:
+def _locked(project: Path) -> Iterator[Path]:
+    """Hold the project's lock; gives its local folder."""
+    local = make_folder(local_folder(project))
     try:
         with FileLock(local / ".lock", timeout=LOCK_SECONDS, mode=0o600):
-            yield
+            yield local
     except Timeout:
         raise UserError(f"{local} is in use by another run of these scripts: try again when that has ended.") from None
 
 
-def _stage(generation: Path, answers: Answers, now: datetime) -> None:
-    """Write a whole generation, with everything but the profiles."""
-    authority = pki.new_authority(answers.project_name, answers.authority_days, now)
-    server = pki.issue_server(authority, server_name(answers), answers.certificate_days, now)
-    client = pki.issue_client(authority, answers.client_name, answers.certificate_days, now)
-    server_key = tls_crypt.new_server_key()
-
-    make_folder(generation)
-    write(generation / "authority.crt", authority.certificate_pem, READABLE)
-    write(generation / "authority.key", authority.key_pem)
-
-    # The server reads its keys as root, then drops to nobody, who goes on reading the CRL and ccd/.
-    # Nobody else gets this far: the folders above are closed.
-    configs = make_folder(generation / "configs", 0o755)
-    write(configs / "ca.crt", authority.certificate_pem, READABLE)
-    write(configs / "server.crt", server.certificate_pem, READABLE)
-    write(configs / "server.key", server.key_pem)
-    write(configs / "tls-crypt-v2.key", server_key)
-    write(configs / "crl.pem", pki.revocation_list(authority, [], 1, now), READABLE)
-    write(make_folder(configs / "ccd", 0o755) / answers.client_name, b"", READABLE)
-
-    folder = make_folder(make_folder(generation / "clients") / answers.client_name)
-    write(folder / "client.crt", client.certificate_pem, READABLE)
-    write(folder / "client.key", client.key_pem)
-    write(folder / "tls-crypt-v2.key", tls_crypt.new_client_key(server_key, now))
+def _store(archive: Path, generation: Generation, project: Path, answers: Answers) -> None:
+    """Write a whole generation to the archive, or nothing."""
+    staging, place = archive / STAGING, archive / f"{generation.number:04}"
+    shutil.rmtree(staging, ignore_errors=True)
+    if place.exists():  # a run was cut short before it was switched in; nobody has ever used it
+        os.rename(place, staging)
+        shutil.rmtree(staging)
+    make_folder(staging)
+    for path, content, mode in generations.files(generation, _skeleton(project), answers):
+        _make_parents(staging, staging / path)
+        write(staging / path, content, mode)
+    sync()
+    os.rename(staging, place)
+    sync()
 
 
-def server_name(answers: Answers) -> str:
-    """The name in the server's certificate, which every client checks."""
-    return f"server.{answers.project_name}"
+def _apply(project: Path, generation: Generation, answers: Answers) -> None:
+    """Bring the folder of the generation in force up to date with it."""
+    folder = (local_folder(project) / "pki/current").resolve()
+    for unfinished in folder.rglob(f"{BESIDE}*"):
+        unfinished.unlink()
+    wanted = {folder / path: (content, mode) for path, content, mode in
+              generations.files(generation, _skeleton(project), answers)}  # fmt: skip
+    changes = []
+    for path, (content, mode) in wanted.items():
+        if not path.exists() or path.read_bytes() != content:
+            _make_parents(folder, path)
+            changes.append((path, content, mode))
+    if changes:
+        replace_all(changes)
+    for path in (folder / "configs/ccd").iterdir():
+        if path not in wanted:
+            path.unlink()
+    for path in (folder / "profiles").iterdir():
+        if path.suffix == ".ovpn" and path not in wanted:
+            path.unlink()
+        elif path.suffix == ".tblk" and path.with_suffix(".ovpn") not in wanted:
+            shutil.rmtree(path)
 
 
-def _write_profiles(generation: Path, answers: Answers, skeleton: str) -> None:
-    """Write each client's profile and bundle, where they are missing or their text has changed."""
-    profiles = make_folder(generation / "profiles")
-    for folder in sorted((generation / "clients").iterdir()):
-        text = rendering.profile(
-            skeleton,
-            authority=_read(generation / "configs/ca.crt"),
-            certificate=_read(folder / "client.crt"),
-            key=_read(folder / "client.key"),
-            tls_crypt_v2=_read(folder / "tls-crypt-v2.key"),
-        )
-        identifier = f"d4m-devkit.{answers.project_name}.{folder.name}"
-        _replace_if_changed(profiles / f"{folder.name}.ovpn", text)
-        for name, content in rendering.tunnelblick_bundle(identifier, int(generation.name), text).items():
-            path = profiles / f"{folder.name}.tblk" / name
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _replace_if_changed(path, content)
+def _make_parents(top: Path, path: Path) -> None:
+    for parent in reversed(path.relative_to(top).parents[:-1]):
+        make_folder(top / parent, 0o755 if parent.as_posix() in OPEN_TO_THE_SERVER else 0o700)
 
 
 def _link_views(local: Path, client_name: str) -> None:
@@ -164,11 +224,51 @@ def _link_views(local: Path, client_name: str) -> None:
         point(local / f"{client_name}{suffix}", f"clients/{client_name}{suffix}")
 
 
-def _replace_if_changed(path: Path, data: bytes) -> None:
-    with suppress(FileNotFoundError):
-        if path.read_bytes() == data:
-            return
-    replace(path, data)
+def _skeleton(project: Path) -> str:
+    return _read(project / "client/client.conf").decode()
+
+
+def _load(folder: Path) -> Generation:
+    """Read a generation. Raises UserError when it is not there or damaged."""
+    if not folder.exists():
+        raise UserError(f"{folder.parents[2]} has no certificates yet: run `python scripts/generate.py` first.")
+    folder = folder.resolve()
+    try:
+        for entry in (folder / "configs/ccd").iterdir():
+            if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
+                raise UserError(f"{folder}/clients/{entry.name}.pem is missing: restore it from your backup.")
+        crl, server_crl = _read(folder / "crl.pem"), _read(folder / "configs/crl.pem")
+        revoked = dict(generations.parse_lists(crl))
+        authorities = [
+            Authority(credential, revoked[credential.certificate.subject])
+            for credential in (
+                pki.load_credential(_read(folder / f"{name}.crt"), _read(folder / f"{name}.key"))
+                for name in ("authority", "previous-authority")
+                if name == "authority" or (folder / f"{name}.crt").exists()
+            )
+        ]
+        return Generation(
+            number=int(folder.name),
+            authority=authorities[0],
+            previous_authority=authorities[1] if authorities[1:] else None,
+            server=pki.load_credential(_read(folder / "configs/server.crt"), _read(folder / "configs/server.key")),
+            tls_crypt_v2=_read(folder / "configs/tls-crypt-v2.key"),
+            clients=tuple(
+                _load_client(path) for path in sorted((folder / "clients").glob("*.pem"))
+                if not path.name.startswith(BESIDE)
+            ),
+            crl=crl,
+            server_crl=server_crl,
+        )  # fmt: skip
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder} is damaged ({error}): restore it from your backup.") from error
+
+
+def _load_client(path: Path) -> Client:
+    try:
+        return generations.parse_client(path.stem, _read(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it from your backup.") from error
 
 
 def _read(path: Path) -> bytes:
@@ -176,10 +276,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from git or from your backup.") from None
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read(path))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: restore it from your backup.") from error

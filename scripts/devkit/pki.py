@@ -7,9 +7,14 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -18,6 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+KeyType = Literal["ecdsa-p256", "ed25519", "rsa-3072"]
+PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
 
 # A client whose clock is a little behind still accepts a new certificate.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -28,7 +36,17 @@ class Credential:
     """A certificate and the private key that belongs to it."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: PrivateKey
+
+    @property
+    def serial_number(self) -> int:
+        """The certificate's serial number."""
+        return self.certificate.serial_number
+
+    @property
+    def end(self) -> datetime:
+        """When the certificate stops being valid (UTC)."""
+        return self.certificate.not_valid_after_utc
 
     @property
     def certificate_pem(self) -> bytes:
@@ -48,45 +66,49 @@ def load_credential(certificate_pem: bytes, key_pem: bytes) -> Credential:
     """
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     key = load_pem_private_key(key_pem, password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    if not isinstance(key, PrivateKey) or key.public_key() != certificate.public_key():
         raise ValueError("the private key does not belong to the certificate")
     return Credential(certificate, key)
 
 
-def new_authority(project_name: str, days: int, now: datetime) -> Credential:
+def new_authority(project_name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
     """Make a self-signed authority that may sign leaves and revocation lists, and no further authority.
 
     Its subject is unique: two authorities with one subject in a bundle make OpenVPN 2.6 exit.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _new_key(key_type)
     serial_number = _new_serial_number()
     name = _common_name(f"{project_name} CA {serial_number:032x}"[:64])
     builder = _builder(name, key, serial_number, now, now + timedelta(days=days)).issuer_name(name)
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .sign(key, SHA256())
+        .sign(key, _digest(key))
     )
     return Credential(certificate, key)
 
 
-def issue_server(authority: Credential, name: str, days: int, now: datetime) -> Credential:
+def issue_server(authority: Credential, name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
     """Issue a certificate that can only be a TLS server's."""
-    usage = _key_usage(digital_signature=True, key_agreement=True)
+    # RFC 5480 lets an elliptic curve key agree on keys; RFC 8410 forbids it to Ed25519, and RSA has no such use.
+    usage = _key_usage(digital_signature=True, key_agreement=key_type == "ecdsa-p256")
     alternative_name = x509.SubjectAlternativeName([x509.DNSName(name)])
-    return _issue(authority, name, days, now, usage, ExtendedKeyUsageOID.SERVER_AUTH, alternative_name)
+    return _issue(authority, name, key_type, days, now, usage, ExtendedKeyUsageOID.SERVER_AUTH, alternative_name)
 
 
-def issue_client(authority: Credential, name: str, days: int, now: datetime) -> Credential:
+def issue_client(authority: Credential, name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
     """Issue a certificate that can only be a TLS client's."""
     usage = _key_usage(digital_signature=True)
-    return _issue(authority, name, days, now, usage, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    return _issue(authority, name, key_type, days, now, usage, ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
 
-def revocation_list(
-    authority: Credential, revoked: Iterable[x509.RevokedCertificate], number: int, now: datetime
-) -> bytes:
-    """Make the authority's revocation list, as PEM.
+def revocation(serial_number: int, now: datetime) -> x509.RevokedCertificate:
+    """Make an entry for a revocation list."""
+    return x509.RevokedCertificateBuilder().serial_number(serial_number).revocation_date(now).build()
+
+
+def revocation_list(authority: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime) -> bytes:
+    """Make the authority's revocation list, as PEM; its number is the time in microseconds, so it always grows.
 
     It ends with its authority: OpenVPN rejects every client once a list has lapsed.
     """
@@ -96,23 +118,24 @@ def revocation_list(
         .last_update(now - CLOCK_SKEW)
         .next_update(authority.certificate.not_valid_after_utc)
         .add_extension(_authority_key_identifier(authority.certificate), critical=False)
-        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(x509.CRLNumber(int(now.timestamp() * 1_000_000)), critical=False)
     )
     for certificate in revoked:
         builder = builder.add_revoked_certificate(certificate)
-    return builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+    return builder.sign(authority.key, _digest(authority.key)).public_bytes(Encoding.PEM)
 
 
 def _issue(
     authority: Credential,
     name: str,
+    key_type: KeyType,
     days: int,
     now: datetime,
     key_usage: x509.KeyUsage,
     purpose: x509.ObjectIdentifier,
     alternative_name: x509.SubjectAlternativeName | None,
 ) -> Credential:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _new_key(key_type)
     # A leaf never outlives its authority.
     end = min(now + timedelta(days=days), authority.certificate.not_valid_after_utc)
     builder = (
@@ -125,11 +148,26 @@ def _issue(
     )
     if alternative_name is not None:
         builder = builder.add_extension(alternative_name, critical=False)
-    return Credential(builder.sign(authority.key, SHA256()), key)
+    return Credential(builder.sign(authority.key, _digest(authority.key)), key)
+
+
+def _new_key(key_type: KeyType) -> PrivateKey:
+    match key_type:
+        case "ecdsa-p256":
+            return generate_ec_key(SECP256R1())
+        case "ed25519":
+            return Ed25519PrivateKey.generate()
+        case "rsa-3072":
+            return generate_rsa_key(public_exponent=65537, key_size=3072)
+
+
+def _digest(key: PrivateKey) -> SHA256 | None:
+    """What a signature by this key is over: Ed25519 brings a digest of its own (RFC 8410)."""
+    return None if isinstance(key, Ed25519PrivateKey) else SHA256()
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, serial_number: int, now: datetime, end: datetime
+    subject: x509.Name, key: PrivateKey, serial_number: int, now: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

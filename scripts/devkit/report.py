@@ -15,13 +15,26 @@ from rich.table import Table
 from rich.text import Text
 
 from devkit.answers import Answers
+from devkit.generation import Client, Generation, RotationKind
 from devkit.host import OperatingSystem
-from devkit.material import End, Material
-from devkit.stack import Attachment, Container, Engine
+from devkit.material import Renewal
+from devkit.pki import Credential
+from devkit.stack import Attachment, Container, Engine, Session
 
 WARN_BEFORE_END = timedelta(days=30)
+MOST_ROWS = 20
+RENEW = "copier update --trust --vcs-ref=:current:"
 HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
               "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class End:
+    """When a certificate stops being valid (UTC), and the command that renews it."""
+
+    name: str
+    at: datetime
+    renewal: str = RENEW
 
 
 @dataclass(frozen=True)
@@ -50,19 +63,45 @@ class Report:
 
     answers: Answers
     engine: Engine
-    material: Material
+    profile: Path
+    bundle: Path
+    ends: tuple[End, ...]
     containers: tuple[Reached, ...]
     warnings: tuple[str, ...]
     now: datetime
 
 
 def make_report(
-    answers: Answers, engine: Engine, material: Material, containers: Iterable[Container], now: datetime
+    answers: Answers,
+    engine: Engine,
+    local: Path,
+    generation: Generation,
+    containers: Iterable[Container],
+    now: datetime,
 ) -> Report:
-    """Put the facts together; `containers` are the user's, without the devkit's own."""
-    warnings = [*_end_warnings(material.ends, now), *_engine_warnings(engine)]
-    reached = tuple(_reached(container, answers.routes) for container in containers)
-    return Report(answers, engine, material, reached, tuple(warnings), now)
+    """Put the facts together; `containers` are the user's, without the devkit's own; `local` is the local folder."""
+    ends = ends_of(generation)
+    return Report(
+        answers=answers,
+        engine=engine,
+        profile=local / f"{answers.client_name}.ovpn",
+        bundle=local / f"{answers.client_name}.tblk",
+        ends=ends,
+        containers=tuple(_reached(container, answers.routes) for container in containers),
+        warnings=(*end_warnings(ends, now), *_engine_warnings(engine)),
+        now=now,
+    )
+
+
+def ends_of(generation: Generation) -> tuple[End, ...]:
+    """The end of each certificate in force: the authorities', the server's, the live clients'."""
+    names = ("authority", "previous authority")
+    authorities = [
+        End(name, authority.credential.end, f"{RENEW} --data rotate=all")
+        for name, authority in zip(names, generation.authorities, strict=False)
+    ]
+    clients = [End(client.name, client.credential.end) for client in generation.live_clients]
+    return (*authorities, End("server", generation.server.end), *clients)
 
 
 def as_document(report: Report) -> Mapping[str, object]:
@@ -76,8 +115,8 @@ def as_document(report: Report) -> Mapping[str, object]:
             "version": report.engine.version,
             "operating_system": report.engine.operating_system,
         },
-        "profile": str(report.material.profile),
-        "tunnelblick_bundle": str(report.material.bundle),
+        "profile": str(report.profile),
+        "tunnelblick_bundle": str(report.bundle),
         "vpn_subnet": str(answers.vpn_subnet),
         "routes": [str(route) for route in answers.routes],
         "containers": [
@@ -98,7 +137,7 @@ def as_document(report: Report) -> Mapping[str, object]:
             }
             for container in report.containers
         ],
-        "certificates": [{"name": end.name, "ends": end.at.isoformat()} for end in report.material.ends],
+        "certificates": [{"name": end.name, "ends": end.at.isoformat()} for end in report.ends],
         "warnings": list(report.warnings),
     }
 
@@ -106,7 +145,7 @@ def as_document(report: Report) -> Mapping[str, object]:
 def as_text(report: Report, system: OperatingSystem, folder: Path) -> RenderableType:
     """The report for a person who works on this system, in this folder."""
     answers = report.answers
-    profile, bundle = (_short(path, folder) for path in (report.material.profile, report.material.bundle))
+    profile, bundle = (_short(path, folder) for path in (report.profile, report.bundle))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -116,9 +155,11 @@ def as_text(report: Report, system: OperatingSystem, folder: Path) -> Renderable
     for step in opening_steps(profile, bundle, system):
         facts.add_row("", Text(step, style="dim"))
     facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
-    for row, end in enumerate(report.material.ends):
+    for row, end in enumerate(report.ends[:MOST_ROWS]):
         days = (end.at - report.now).days
         facts.add_row("" if row else "Certificates", escape(f"{end.name}: until {end.at:%Y-%m-%d} ({days} days)"))
+    if report.ends[MOST_ROWS:]:
+        facts.add_row("", f"and {len(report.ends) - MOST_ROWS} more: python scripts/client.py list")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     return Group(facts, "", _container_table(report.containers), *warnings)
 
@@ -183,12 +224,13 @@ def _place(attachment: Attachment, routes: Sequence[IPv4Network]) -> Place:
     return Place(attachment.network, str(address) if address else None, fault)
 
 
-def _end_warnings(ends: Iterable[End], now: datetime) -> Iterable[str]:
+def end_warnings(ends: Iterable[End], now: datetime) -> Iterable[str]:
+    """A sentence for each certificate that has ended or ends within 30 days."""
     for end in ends:
         if end.at <= now:
-            yield f"the certificate of {end.name} ended on {end.at:%Y-%m-%d}."
+            yield f"the certificate of {end.name} ended on {end.at:%Y-%m-%d}: renew it with `{end.renewal}`."
         elif end.at - now < WARN_BEFORE_END:
-            yield f"the certificate of {end.name} ends on {end.at:%Y-%m-%d}."
+            yield f"the certificate of {end.name} ends on {end.at:%Y-%m-%d}: renew it with `{end.renewal}`."
 
 
 def _engine_warnings(engine: Engine) -> Iterable[str]:
@@ -198,3 +240,67 @@ def _engine_warnings(engine: Engine) -> Iterable[str]:
             "that you want to reach with --opt com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected, or start "
             "the engine with --firewall-backend=iptables."
         )
+
+
+def rotation_text(
+    renewals: Sequence[Renewal], client_name: str, kind: RotationKind, revoke_now: bool
+) -> RenderableType:
+    """What a rotation did, and what is left for the user to do."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Certificate", "Old serial", "Old end", "New serial", "New end"):
+        table.add_column(heading, no_wrap=heading != "Certificate", overflow="fold")
+    for renewal in renewals[:MOST_ROWS]:
+        table.add_row(Text(renewal.name), *_serial_and_end(renewal.old), *_serial_and_end(renewal.new))
+    if renewals[MOST_ROWS:]:
+        table.add_row(f"and {len(renewals) - MOST_ROWS} more")
+    ends = [renewal.old.end for renewal in renewals if renewal.name == client_name]
+    until = f", and no longer than {min(ends):%Y-%m-%d}" if ends else ""
+    if revoke_now:
+        old_profiles = "Old profiles have ended: the server refuses them from its next start on."
+    elif kind == "all":
+        old_profiles = f"Old profiles know the old authority alone; they work until the next rotation{until}."
+    else:
+        old_profiles = f"Old profiles work until the next rotation{until}."
+    return Group(
+        table,
+        Text(old_profiles),
+        Text("Load the new certificates:     python scripts/up.py"),
+        Text(f"Import the new profile again:  local/{client_name}.ovpn (Tunnelblick: open local/{client_name}.tblk)"),
+        Text("Further clients' profiles:     local/clients/"),
+    )
+
+
+def _serial_and_end(credential: Credential) -> tuple[str, str]:
+    return short_serial(credential), f"{credential.end:%Y-%m-%d}"
+
+
+def short_serial(credential: Credential) -> str:
+    """The last 12 hexadecimal digits of a serial number: enough to tell a project's certificates apart."""
+    return f"{credential.serial_number:x}"[-12:]
+
+
+def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
+    """All clients: name, serial number, issued, ends, and since when and from where they are connected."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Client", "Serial", "Issued", "Ends", "Connected"):
+        table.add_column(heading, no_wrap=heading != "Connected", overflow="fold")
+    live = {client.name for client in generation.live_clients}
+    for client in generation.clients:
+        state = _connections(client, sessions) if client.name in live else Text("revoked", style="yellow")
+        table.add_row(
+            Text(client.name),
+            short_serial(client.credential),
+            f"{client.credential.certificate.not_valid_before_utc:%Y-%m-%d}",
+            f"{client.credential.end:%Y-%m-%d}",
+            state,
+        )
+    return table
+
+
+def _connections(client: Client, sessions: Sequence[Session]) -> Text:
+    own = [session for session in sessions if session.client == client.name]
+    lines = [
+        f"since {session.since:%Y-%m-%d %H:%M} UTC from {session.real_address}, as {session.vpn_address}"
+        for session in own
+    ]
+    return Text("\n".join(lines) or "no")

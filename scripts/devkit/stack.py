@@ -1,12 +1,14 @@
 """The project's stack on its Docker engine: the one module that touches an engine."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 from python_on_whales import Container as WhaleContainer
 from python_on_whales import DockerClient
@@ -21,6 +23,8 @@ RELAY_BRIDGE = "d4m-relay"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+MATERIAL_LABEL = "d4m-devkit.material"
+MATERIAL_VARIABLE = "D4M_MATERIAL"
 HEALTHY_SECONDS = 120
 
 
@@ -44,6 +48,17 @@ class Network:
     subnets: tuple[IPv4Network, ...]
     bridge: str | None
     project: str | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connected client, as the server sees it: behind the relay, its real address is the relay's."""
+
+    client: str
+    real_address: str
+    vpn_address: str
+    since: datetime
+    number: int
 
 
 @dataclass(frozen=True)
@@ -126,11 +141,13 @@ class Stack:
         """Build the image, and give what the build prints line by line. Raises DockerException."""
         return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
 
-    def start(self) -> Iterator[str]:
+    def start(self, material: str) -> Iterator[str]:
         """Start the services in order and wait until all are healthy; give what Compose prints.
 
+        `material` is the fingerprint of what the server must have read; a server that read something else is replaced.
         Raises UserError that quotes the service which does not become healthy.
         """
+        os.environ[MATERIAL_VARIABLE] = material
         try:
             yield from _lines(
                 self._docker.compose.up(
@@ -146,6 +163,56 @@ class Stack:
                 f"the service {sick[0]} did not become healthy ({_most_telling(words)}): see "
                 f"`docker compose logs {sick[0]}`."
             ) from error
+
+    def running_material(self) -> str | None:
+        """The fingerprint of what the running server has read, or None when it is not running.
+
+        Raises UserError when the engine does not answer.
+        """
+        self.engine()
+        for container in self._docker.compose.ps(["openvpn"]):
+            return (container.config.labels or {}).get(MATERIAL_LABEL, "")
+        return None
+
+    def sessions(self) -> tuple[Session, ...]:
+        """The connected clients, none when the server is not running. Raises UserError as `running_material`."""
+        if self.running_material() is None:
+            return ()
+        rows = [line.split("\t") for line in self._manage("status 3") if line.startswith("CLIENT_LIST\t")]
+        return tuple(
+            Session(
+                client=row[1],
+                real_address=row[2],
+                vpn_address=row[3],
+                since=datetime.fromtimestamp(int(row[8]), UTC),
+                number=int(row[10]),
+            )
+            for row in rows
+            if row[1] != "UNDEF"
+        )
+
+    def end_sessions(self, client: str) -> int:
+        """End a client's sessions, and tell it not to come back. Returns how many there were."""
+        numbers = [session.number for session in self.sessions() if session.client == client]
+        for number in numbers:
+            self._manage(f"client-kill {number} HALT")
+        return len(numbers)
+
+    def _manage(self, command: str) -> list[str]:
+        """Give the server's management interface a command and return its answer (OpenVPN management-notes.txt)."""
+        (container,) = self._docker.compose.ps(["openvpn"])
+        words = [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id, "socat", "-",
+                 "UNIX-CONNECT:/run/management"]  # fmt: skip
+        answer = []
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as conversation:
+            ask, listen = cast("IO[str]", conversation.stdin), cast("IO[str]", conversation.stdout)
+            print(command, file=ask, flush=True)
+            for line in listen:
+                answer.append(line.rstrip())
+                if line.startswith(("END", "SUCCESS:", "ERROR:")):
+                    break
+            ask.close()  # an earlier end would cut the answer short
+        return answer
 
     def stop(self, images: bool) -> None:
         """Remove the services, their network, the firewall's rules and, if asked, the image.

@@ -1,4 +1,4 @@
-"""Make the project's certificates, keys and profiles, if they are not there."""
+"""Make the project's certificates, keys and profiles if they are not there, or rotate them."""
 
 import argparse
 import shutil
@@ -9,24 +9,51 @@ from pathlib import Path
 from rich.console import Console
 
 from devkit import commandline
-from devkit.answers import read_answers
-from devkit.material import ensure_material, local_folder
+from devkit.answers import Answers, read_answers
+from devkit.generation import RotationKind
+from devkit.material import ensure_material, local_folder, rotate
+from devkit.report import rotation_text
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `generate.py`, by hand or as Copier's hook."""
-    return commandline.run(commandline.parser(__doc__ or ""), _generate, arguments)
+    parser = commandline.parser(__doc__ or "")
+    parser.add_argument(
+        "--rotate",
+        choices=("leaf", "all", "none"),
+        default="none",
+        help="renew the certificates under the same authority (leaf), or under a new one (all)",
+    )
+    parser.add_argument(
+        "--revoke",
+        choices=("later", "now"),
+        default="later",
+        help="let the profiles that are replaced work until the next rotation (later), or end them now",
+    )
+    return commandline.run(parser, _generate, arguments)
 
 
-def _generate(_: argparse.Namespace) -> None:
+def _generate(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     _mend_scripts(project)
-    made = ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))
+    now = datetime.now(UTC).replace(microsecond=0)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    made = ensure_material(project, answers, now)
     profile = local_folder(project) / f"{answers.client_name}.ovpn"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"{'Made the certificates' if made else 'The certificates are there'}; the profile is {profile}", markup=False
-    )
+    if made:
+        console.print(f"Made the certificates; the profile is {profile}", markup=False)
+    elif options.rotate == "none":
+        console.print(f"The certificates are there; the profile is {profile}", markup=False)
+    else:
+        _rotate(console, project, answers, options.rotate, options.revoke == "now", now)
+
+
+def _rotate(
+    console: Console, project: Path, answers: Answers, kind: RotationKind, revoke_now: bool, now: datetime
+) -> None:
+    renewals = rotate(project, answers, kind, revoke_now, now)
+    console.print(rotation_text(renewals, answers.client_name, kind, revoke_now))
 
 
 def _mend_scripts(project: Path) -> None:

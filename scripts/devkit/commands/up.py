@@ -1,19 +1,19 @@
 """Bring the VPN up: check first, build, start, wait until it is healthy, and print the connection report."""
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from devkit import commandline, host
 from devkit.answers import Answers, read_answers
+from devkit.commands.status import show_report
 from devkit.errors import UserError
-from devkit.material import read_material
-from devkit.report import as_document, as_text, make_report
+from devkit.generation import Generation
+from devkit.material import fingerprint, read_generation
+from devkit.report import ends_of
 from devkit.stack import RELAY_BRIDGE, Container, Engine, Network, Stack
 
 
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
 def _up(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    material = read_material(project, answers)
+    generation = read_generation(project)
+    _check_ends(generation)
     stack = Stack(project, answers.project_name)
     engine = stack.engine()
     stack.require_compose()
@@ -38,14 +39,17 @@ def _up(options: argparse.Namespace) -> None:
 
     progress = Console(stderr=True, soft_wrap=True, highlight=False)
     _follow(progress, "Building the image", stack.build())
-    _follow(progress, "Starting openvpn, firewall and relay", stack.start())
+    _follow(progress, "Starting openvpn, firewall and relay", stack.start(fingerprint(project)))
+    show_report(project, answers, stack, as_json=options.json)
 
-    others = [container for container in stack.containers() if not stack.is_ours(container)]
-    report = make_report(answers, engine, material, others, datetime.now(UTC))
-    if options.json:
-        print(json.dumps(as_document(report), indent=2))
-    else:
-        Console().print(as_text(report, host.operating_system(), Path.cwd()))
+
+def _check_ends(generation: Generation) -> None:
+    ended = [end for end in ends_of(generation) if end.name == "server" and end.at <= datetime.now(UTC)]
+    for end in ended:
+        raise UserError(
+            f"the server's certificate ended on {end.at:%Y-%m-%d}, so no client would connect: renew it with "
+            f"`{end.renewal}`."
+        )
 
 
 def _check_other_devkits(stack: Stack, networks: Iterable[Network]) -> None:

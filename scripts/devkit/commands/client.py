@@ -1,0 +1,90 @@
+"""The VPN's clients: add, list, revoke, and show a profile again."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from devkit import commandline
+from devkit.answers import read_answers
+from devkit.errors import UserError
+from devkit.material import add_clients, fingerprint, profile_path, read_generation, revoke_client
+from devkit.report import client_table, end_warnings, ends_of
+from devkit.stack import Session, Stack
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `client.py`."""
+    parser = commandline.parser(__doc__ or "")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="add|list|revoke|show")
+    add = commands.add_parser("add", help="issue to new clients, and say where their profiles are")
+    add.add_argument("names", nargs="+", metavar="NAME")
+    commands.add_parser("list", help="all clients: certificates, and who is connected")
+    revoke = commands.add_parser("revoke", help="end a client's access, and its session, at once")
+    revoke.add_argument("name", metavar="NAME")
+    show = commands.add_parser("show", help="print a client's profile")
+    show.add_argument("name", metavar="NAME")
+    bodies = {"add": _add, "list": _list, "revoke": _revoke, "show": _show}
+    return commandline.run(parser, lambda options: bodies[options.command](options), arguments)
+
+
+def _add(options: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    add_clients(project, answers, options.names, _now())
+    for name in options.names:
+        print(profile_path(project, name))
+
+
+def _list(_: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    generation = read_generation(project)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    sessions: Sequence[Session] = ()
+    try:
+        sessions = Stack(project, answers.project_name).sessions()
+    except UserError as error:
+        errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
+    Console().print(client_table(generation, sessions))
+    for warning in end_warnings(ends_of(generation), _now()):
+        errors.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    revoke_client(project, answers, options.name, _now())
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors.print(f"{options.name} is revoked.", markup=False)
+    stack = Stack(project, answers.project_name)
+    try:
+        running = stack.running_material()
+    except UserError as error:
+        errors.print(f"No session was ended: {error}", markup=False)
+        return
+    if running is None:
+        errors.print("The stack is down, so there was no session to end.")
+    elif running != fingerprint(project):
+        # The server reads an older generation: only a start brings it to the one that the revocation is in.
+        for _line in stack.start(fingerprint(project)):
+            pass
+        errors.print("The server was started anew with the newest certificates, which ended every session once.")
+    else:
+        ended = stack.end_sessions(options.name)
+        errors.print(f"{ended} live session{'' if ended == 1 else 's'} ended.")
+
+
+def _show(options: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    read_answers(project)
+    live = {client.name for client in read_generation(project).live_clients}
+    if options.name not in live:
+        raise UserError(f"there is no live client {options.name!r}: `python scripts/client.py list` shows all.")
+    sys.stdout.write(profile_path(project, options.name).read_text())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)

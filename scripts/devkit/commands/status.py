@@ -1,0 +1,51 @@
+"""Print the connection report of a VPN that is up, and change nothing."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from devkit import commandline, host
+from devkit.answers import Answers, read_answers
+from devkit.errors import UserError
+from devkit.material import fingerprint, local_folder, read_generation
+from devkit.report import as_document, as_text, make_report
+from devkit.stack import Stack
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `status.py`."""
+    parser = commandline.parser(__doc__ or "")
+    parser.add_argument("--json", action="store_true", help="print the report's facts as JSON")
+    return commandline.run(parser, _status, arguments)
+
+
+def _status(options: argparse.Namespace) -> None:
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    read_generation(project)
+    stack = Stack(project, answers.project_name)
+    running = stack.running_material()
+    if running is None:
+        raise UserError("the VPN is down: bring it up with `python scripts/up.py`.")
+    show_report(project, answers, stack, as_json=options.json)
+    if running != fingerprint(project):
+        Console(stderr=True, soft_wrap=True).print(
+            "warning: the server runs with older certificates than there are: `python scripts/up.py` loads them.",
+            style="yellow",
+        )
+
+
+def show_report(project: Path, answers: Answers, stack: Stack, as_json: bool) -> None:
+    """Ask the engine what there is, and print the report."""
+    others = [container for container in stack.containers() if not stack.is_ours(container)]
+    report = make_report(
+        answers, stack.engine(), local_folder(project), read_generation(project), others, datetime.now(UTC)
+    )
+    if as_json:
+        print(json.dumps(as_document(report), indent=2))
+    else:
+        Console().print(as_text(report, host.operating_system(), Path.cwd()))

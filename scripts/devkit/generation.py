@@ -1,0 +1,264 @@
+"""One whole set of the project's secrets, and how the next one follows from it. Pure: nothing here touches a file.
+
+authority.crt, .key             the authority that signs the clients' certificates
+previous-authority.crt, .key    after `rotate=all`: the one before, which old profiles still know
+crl.pem                         all that these authorities have revoked
+clients/NAME.pem                each client's certificate, private key and tls-crypt-v2 key
+configs/                        exactly what the server's container mounts
+profiles/                       what users import
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Literal
+
+from cryptography import x509
+
+from devkit import pki, rendering, tls_crypt
+from devkit.answers import Answers
+from devkit.pki import Credential
+
+RotationKind = Literal["leaf", "all", "none"]
+
+PRIVATE = 0o600
+READABLE = 0o644
+END_OF_BLOCK = b"-----END "
+END_OF_LIST = b"-----END X509 CRL-----\n"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority and what it has revoked."""
+
+    credential: Credential
+    revoked: tuple[x509.RevokedCertificate, ...] = ()
+
+    def revoking(self, serial_numbers: Sequence[int], now: datetime) -> "Authority":
+        """The same with more revoked."""
+        known = {entry.serial_number for entry in self.revoked}
+        more = tuple(pki.revocation(number, now) for number in serial_numbers if number not in known)
+        return replace(self, revoked=self.revoked + more)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client's certificate and keys."""
+
+    name: str
+    credential: Credential
+    tls_crypt_v2: bytes
+
+    @property
+    def pem(self) -> bytes:
+        """All of it, as it is kept."""
+        return self.credential.certificate_pem + self.credential.key_pem + self.tls_crypt_v2
+
+
+def parse_client(name: str, pem: bytes) -> Client:
+    """Read back what `Client.pem` gave. Raises ValueError when it is damaged."""
+    blocks = pem.splitlines(keepends=True)
+    ends = [number + 1 for number, line in enumerate(blocks) if line.startswith(END_OF_BLOCK)]
+    if len(ends) != 3:
+        raise ValueError("it does not hold a certificate and two keys")
+    certificate, key, tls_crypt_v2 = (b"".join(blocks[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    return Client(name, pki.load_credential(certificate, key), tls_crypt_v2)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One set; `crl` and `server_crl` are PEM, one list for each authority."""
+
+    number: int
+    authority: Authority
+    previous_authority: Authority | None
+    server: Credential
+    tls_crypt_v2: bytes
+    clients: tuple[Client, ...]
+    crl: bytes
+    server_crl: bytes
+
+    @property
+    def authorities(self) -> tuple[Authority, ...]:
+        """Those that are trusted, the newest first."""
+        return (self.authority, self.previous_authority) if self.previous_authority else (self.authority,)
+
+    @property
+    def leaves(self) -> tuple[Credential, ...]:
+        """The server's and all clients' certificates."""
+        return (self.server, *(client.credential for client in self.clients))
+
+    @property
+    def live_clients(self) -> tuple[Client, ...]:
+        """Those that may connect."""
+        revoked = {entry.serial_number for authority in self.authorities for entry in authority.revoked}
+        return tuple(client for client in self.clients if client.credential.serial_number not in revoked)
+
+
+def server_name(answers: Answers) -> str:
+    """The name in the server's certificate, which every client checks."""
+    return f"server.{answers.project_name}"
+
+
+def first_generation(answers: Answers, now: datetime) -> Generation:
+    """Make a new authority and all that follows from it."""
+    authority = Authority(pki.new_authority(answers.project_name, answers.key_type, answers.authority_days, now))
+    generation = Generation(
+        number=1,
+        authority=authority,
+        previous_authority=None,
+        server=_issue_server(authority, answers, now),
+        tls_crypt_v2=tls_crypt.new_server_key(),
+        clients=(),
+        crl=b"",
+        server_crl=b"",
+    )
+    return with_clients(with_lists(generation, now), [answers.client_name], answers, now)
+
+
+def with_clients(generation: Generation, names: Sequence[str], answers: Answers, now: datetime) -> Generation:
+    """Issue to more clients; one that was revoked under the same name is replaced, and stays revoked."""
+    new = tuple(
+        Client(
+            name,
+            pki.issue_client(generation.authority.credential, name, answers.key_type, answers.certificate_days, now),
+            tls_crypt.new_client_key(generation.tls_crypt_v2, now),
+        )
+        for name in names
+    )
+    kept = tuple(client for client in generation.clients if client.name not in names)
+    return with_lists(replace(generation, clients=tuple(sorted(kept + new, key=lambda each: each.name))), now)
+
+
+def without_client(generation: Generation, name: str, now: datetime) -> Generation:
+    """Revoke a client's certificate."""
+    (serial_number,) = (client.credential.serial_number for client in generation.clients if client.name == name)
+    return with_lists(_revoking(generation, [serial_number], now), now)
+
+
+def rotated(
+    current: Generation,
+    before: Generation | None,
+    kind: RotationKind,
+    revoke_now: bool,
+    answers: Answers,
+    now: datetime,
+) -> Generation:
+    """Renew the server's and all live clients' certificates.
+
+    What the generation before the current one issued is revoked, so a profile outlives one rotation; with
+    `revoke_now` the current one's, too. A new authority (`all`) signs clients only: until the next rotation the
+    server's certificate comes from the previous authority, which is all that the profiles in use know.
+    """
+    doomed = [leaf.serial_number for leaf in before.leaves] if before else []
+    doomed += [leaf.serial_number for leaf in current.leaves] if revoke_now else []
+    live = current.live_clients
+    refused = tuple(client for client in current.clients if client not in live)
+    current = _revoking(current, doomed, now)
+    authority, previous_authority = current.authority, None
+    if kind == "all":
+        credential = pki.new_authority(answers.project_name, answers.key_type, answers.authority_days, now)
+        # The new list takes over who is refused, or they would come back once the old authority is gone.
+        authority = Authority(credential).revoking([client.credential.serial_number for client in refused], now)
+        # An authority that has ended cannot help any more.
+        previous_authority = current.authority if current.authority.credential.end > now else None
+    renewed = tuple(
+        replace(
+            client,
+            credential=pki.issue_client(
+                authority.credential, client.name, answers.key_type, answers.certificate_days, now
+            ),
+        )
+        for client in live
+    )
+    following = replace(
+        current,
+        number=current.number + 1,
+        authority=authority,
+        previous_authority=previous_authority,
+        server=_issue_server(previous_authority or authority, answers, now),
+        clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
+    )
+    return with_lists(following, now)
+
+
+def with_lists(generation: Generation, now: datetime) -> Generation:
+    """Bring both lists of revoked certificates up to date.
+
+    The server's own leaves out the clients that it refuses by their name, because they have no file in `ccd`: they
+    are told AUTH_FAILED, whereas a listed certificate ends in a reset, or over UDP in a time-out.
+    """
+    live = {client.name for client in generation.live_clients}
+    by_name = {client.credential.serial_number for client in generation.clients if client.name not in live}
+    full, reduced = b"", b""
+    for authority in generation.authorities:
+        listed = [entry for entry in authority.revoked if entry.serial_number not in by_name]
+        full += pki.revocation_list(authority.credential, authority.revoked, now)
+        reduced += pki.revocation_list(authority.credential, listed, now)
+    return replace(generation, crl=full, server_crl=reduced)
+
+
+def settled(generation: Generation, now: datetime) -> Generation:
+    """The same, with the server's list made anew if a run that was cut short left it behind the full one."""
+    listed = {entry.serial_number for _, entries in parse_lists(generation.server_crl) for entry in entries}
+    live = {client.name for client in generation.live_clients}
+    by_name = {client.credential.serial_number for client in generation.clients if client.name not in live}
+    revoked = {entry.serial_number for authority in generation.authorities for entry in authority.revoked}
+    return generation if listed == revoked - by_name else with_lists(generation, now)
+
+
+def parse_lists(pem: bytes) -> Iterator[tuple[x509.Name, tuple[x509.RevokedCertificate, ...]]]:
+    """Issuer and entries of each revocation list. Raises ValueError when one is damaged."""
+    for block in pem.split(END_OF_LIST)[:-1]:
+        revoked = x509.load_pem_x509_crl(block + END_OF_LIST)
+        yield revoked.issuer, tuple(revoked)
+
+
+def files(generation: Generation, skeleton: str, answers: Answers) -> Iterator[tuple[PurePosixPath, bytes, int]]:
+    """Path, content and mode of each file, in an order that is safe to write them in: `ccd`, which lets in, last."""
+    trusted = b"".join(authority.credential.certificate_pem for authority in generation.authorities)
+    for name, authority in zip(("authority", "previous-authority"), generation.authorities, strict=False):
+        yield PurePosixPath(f"{name}.crt"), authority.credential.certificate_pem, READABLE
+        yield PurePosixPath(f"{name}.key"), authority.credential.key_pem, PRIVATE
+    yield PurePosixPath("crl.pem"), generation.crl, READABLE
+    # The server reads its keys as root, then becomes nobody, who goes on reading the list and ccd. Nobody else gets
+    # this far: the folders above are closed.
+    configs = PurePosixPath("configs")
+    yield configs / "crl.pem", generation.server_crl, READABLE
+    yield configs / "ca.crt", trusted, READABLE
+    yield configs / "server.crt", generation.server.certificate_pem, READABLE
+    yield configs / "server.key", generation.server.key_pem, PRIVATE
+    yield configs / "tls-crypt-v2.key", generation.tls_crypt_v2, PRIVATE
+    for client in generation.clients:
+        yield PurePosixPath("clients") / f"{client.name}.pem", client.pem, PRIVATE
+    for client in generation.live_clients:
+        profile = rendering.profile(
+            skeleton,
+            authority=trusted,
+            certificate=client.credential.certificate_pem,
+            key=client.credential.key_pem,
+            tls_crypt_v2=client.tls_crypt_v2,
+        )
+        profiles = PurePosixPath("profiles")
+        yield profiles / f"{client.name}.ovpn", profile, PRIVATE
+        identifier = f"d4m-devkit.{answers.project_name}.{client.name}"
+        for path, content in rendering.tunnelblick_bundle(identifier, generation.number, profile).items():
+            yield profiles / f"{client.name}.tblk" / path, content, PRIVATE
+    for client in generation.live_clients:
+        yield configs / "ccd" / client.name, b"", READABLE
+
+
+def _issue_server(authority: Authority, answers: Answers, now: datetime) -> Credential:
+    return pki.issue_server(authority.credential, server_name(answers), answers.key_type, answers.certificate_days, now)
+
+
+def _revoking(generation: Generation, serial_numbers: Sequence[int], now: datetime) -> Generation:
+    """Put serial numbers on the list of the authority that issued them."""
+    # Each is listed by both: a number has 128 random bits, so the one that did not issue it loses nothing.
+    previous = generation.previous_authority
+    return replace(
+        generation,
+        authority=generation.authority.revoking(serial_numbers, now),
+        previous_authority=previous.revoking(serial_numbers, now) if previous else None,
+    )
