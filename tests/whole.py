@@ -4,22 +4,25 @@ import re
 import subprocess
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 BLOCK = re.compile(r"<(ca|cert|key|tls-crypt-v2)>\n(.*?)</\1>", re.DOTALL)
+PRIVATE_KEY = re.compile(rb"-----BEGIN PRIVATE KEY-----.*?-----END PRIVATE KEY-----", re.DOTALL)
 
 
-def verify(folder: Path, leaf: Path, authorities: Path, crl: Path | None = None) -> bool:
-    """Whether openssl accepts a leaf, strictly, and not revoked by a list."""
+def verify(authorities: Path, *leaves: Path, crl: Path | None = None) -> bool:
+    """Whether openssl accepts all leaves, strictly, and as not revoked by a list."""
     lists = ["-crl_check", "-CRLfile", str(crl)] if crl else []
-    command = ["openssl", "verify", "-x509_strict", *lists, "-CAfile", str(authorities), str(leaf)]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+    command = ["openssl", "verify", "-x509_strict", *lists, "-CAfile", str(authorities), *map(str, leaves)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def public_key(path: Path, option: str) -> str:
-    """The public key of a certificate (x509) or of a private key (pkey), as PEM."""
-    extra = ["-noout", "-pubkey"] if option == "x509" else ["-pubout"]
-    return subprocess.run(
-        ["openssl", option, "-in", str(path), *extra], capture_output=True, text=True, check=True
-    ).stdout
+def belong_together(certificate: Path, key: Path) -> bool:
+    """Whether a private key is the certificate's."""
+    (pem,) = PRIVATE_KEY.findall(key.read_bytes())
+    public_key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    return load_pem_private_key(pem, None).public_key() == public_key
 
 
 def assert_whole(project: Path, linked: bool = True) -> None:
@@ -29,13 +32,13 @@ def assert_whole(project: Path, linked: bool = True) -> None:
     configs = current / "configs"
     expected = {"ca.crt", "ccd", "crl.pem", "server.crt", "server.key", "tls-crypt-v2.key"}
     assert {path.name for path in configs.iterdir() if not path.name.startswith(".new-")} == expected
-    assert public_key(configs / "server.crt", "x509") == public_key(configs / "server.key", "pkey")
-    assert public_key(current / "authority.crt", "x509") == public_key(current / "authority.key", "pkey")
-    assert verify(current, configs / "server.crt", configs / "ca.crt", current / "crl.pem")
-    for name in (path.name for path in (configs / "ccd").iterdir()):
-        client = current / f"clients/{name}.pem"
-        assert verify(current, client, configs / "ca.crt", current / "crl.pem"), name
-        assert public_key(client, "x509") == public_key(client, "pkey")
+    names = sorted(path.name for path in (configs / "ccd").iterdir())
+    clients = [current / f"clients/{name}.pem" for name in names]
+    assert verify(configs / "ca.crt", configs / "server.crt", *clients, crl=current / "crl.pem")
+    assert belong_together(configs / "server.crt", configs / "server.key")
+    assert belong_together(current / "authority.crt", current / "authority.key")
+    for name, client in zip(names, clients, strict=True):
+        assert belong_together(client, client)
         blocks = dict(BLOCK.findall((current / f"profiles/{name}.ovpn").read_text()))
         assert blocks["ca"] == (configs / "ca.crt").read_text()
         assert blocks["cert"] + blocks["key"] + blocks["tls-crypt-v2"] == client.read_text()

@@ -167,6 +167,10 @@ def _locked(project: Path) -> Iterator[Path]:
     local = make_folder(local_folder(project))
     try:
         with FileLock(local / ".lock", timeout=LOCK_SECONDS, mode=0o600):
+            shutil.rmtree(local / "pki/archive" / STAGING, ignore_errors=True)  # of a run that was cut short
+            for folder in (local, local / "pki"):
+                for unfinished in folder.glob(f"{BESIDE}*"):
+                    unfinished.unlink()
             yield local
     except Timeout:
         raise UserError(f"{local} is in use by another run of these scripts: try again when that has ended.") from None
@@ -175,7 +179,6 @@ def _locked(project: Path) -> Iterator[Path]:
 def _store(archive: Path, generation: Generation, project: Path, answers: Answers) -> None:
     """Write a whole generation to the archive, or nothing."""
     staging, place = archive / STAGING, archive / f"{generation.number:04}"
-    shutil.rmtree(staging, ignore_errors=True)
     if place.exists():  # a run was cut short before it was switched in; nobody has ever used it
         os.rename(place, staging)
         shutil.rmtree(staging)

@@ -1,0 +1,353 @@
+"""Rotation, clients and revocation on disk: what each does to the set in force, and what a fault leaves."""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from devkit import material
+from devkit.answers import read_answers
+from devkit.errors import UserError
+from devkit.generation import Generation, RotationKind
+from devkit.material import add_clients, ensure_material, read_generation, revoke_client, rotate
+
+from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.faults import run_and_die_at
+from tests.whole import assert_whole, verify
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+KEY_TYPES = ["ecdsa-p256", "ed25519", "rsa-3072"]
+
+
+def run(project: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / f"scripts/{script}.py"), *arguments]
+    return subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+
+
+def rotated(project: Path, kind: RotationKind = "leaf", revoke_now: bool = False) -> Generation:
+    rotate(project, read_answers(project), kind, revoke_now, NOW)
+    return read_generation(project)
+
+
+def serials(generation: Generation) -> set[int]:
+    return {leaf.serial_number for leaf in generation.leaves}
+
+
+def listed(project: Path, path: str = "configs/crl.pem") -> set[int]:
+    """The serial numbers in all revocation lists of a file."""
+    text = (project / "local/pki/current" / path).read_text()
+    lists = re.findall(r"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n", text, re.DOTALL)
+    return {entry.serial_number for each in lists for entry in x509.load_pem_x509_crl(each.encode())}
+
+
+def test_leaf_rotation_renews_all_leaves_under_the_same_authority(project: Path) -> None:
+    old = read_generation(project)
+    new = rotated(project)
+    assert new.authority.credential.certificate_pem == old.authority.credential.certificate_pem
+    assert new.tls_crypt_v2 == old.tls_crypt_v2
+    assert not serials(new) & serials(old)
+    assert new.clients[0].tls_crypt_v2 == old.clients[0].tls_crypt_v2
+    assert new.clients[0].credential.key_pem != old.clients[0].credential.key_pem
+    assert listed(project) == set()
+    assert_whole(project)
+
+
+def test_profile_outlives_one_rotation_and_no_more(project: Path) -> None:
+    generations = [read_generation(project), rotated(project), rotated(project), rotated(project)]
+    assert listed(project) == serials(generations[0]) | serials(generations[1])
+    assert not listed(project) & (serials(generations[2]) | serials(generations[3]))
+
+
+def test_revoke_now_ends_the_replaced_profiles_too(project: Path) -> None:
+    old = read_generation(project)
+    rotated(project, revoke_now=True)
+    assert listed(project) == serials(old)
+
+
+def test_new_authority_overlaps_with_the_old_one_for_one_rotation(project: Path) -> None:
+    old = read_generation(project)
+    current = project / "local/pki/current"
+    overlap = rotated(project, "all")
+    assert overlap.previous_authority is not None
+    assert overlap.previous_authority.credential.certificate == old.authority.credential.certificate
+    assert overlap.authority.credential.certificate.subject != old.authority.credential.certificate.subject
+    old_set = project / "local/pki/archive/0001"
+    assert verify(old_set / "configs/ca.crt", current / "configs/server.crt")  # what old profiles know
+    assert verify(current / "configs/ca.crt", old_set / "clients/docker-for-mac.pem")  # old clients come in
+    assert not verify(old_set / "configs/ca.crt", current / "clients/docker-for-mac.pem")
+    assert (current / "configs/crl.pem").read_text().count("BEGIN X509 CRL") == 2
+    assert_whole(project)
+    after = rotated(project)
+    assert after.previous_authority is None
+    assert after.authority.credential.certificate == overlap.authority.credential.certificate
+    assert not verify(current / "configs/ca.crt", old_set / "clients/docker-for-mac.pem")
+    assert verify(project / "local/pki/archive/0002/configs/ca.crt", current / "configs/server.crt")
+    assert_whole(project)
+
+
+def test_nothing_is_deleted_and_the_archive_is_never_written_again(project: Path) -> None:
+    archive = project / "local/pki/archive"
+    first = snapshot(archive / "0001")
+    for kind in ("leaf", "all", "leaf"):
+        rotated(project, kind)
+    assert snapshot(archive / "0001") == first
+    assert sorted(path.name for path in archive.iterdir()) == ["0001", "0002", "0003", "0004"]
+
+
+def test_ended_authority_is_explained_and_replaced(project: Path) -> None:
+    answers = read_answers(project)
+    later = NOW + timedelta(days=4000)
+    with pytest.raises(UserError, match="the authority itself has ended"):
+        rotate(project, answers, "leaf", False, later)
+    rotate(project, answers, "all", False, later)
+    generation = read_generation(project)
+    assert generation.previous_authority is None
+    assert generation.server.end > later
+
+
+def test_revoked_client_is_listed_refused_by_name_and_never_renewed(project: Path) -> None:
+    answers = read_answers(project)
+    add_clients(project, answers, ["alice", "bob"], NOW)
+    bob = next(client for client in read_generation(project).clients if client.name == "bob").credential.serial_number
+    revoke_client(project, answers, "bob", NOW)
+    ccd = project / "local/configs/ccd"
+    for kind in (None, "leaf", "all", "leaf", "leaf"):
+        if kind:
+            rotated(project, kind)
+        assert listed(project, "crl.pem") >= {bob}
+        assert bob not in listed(project)  # or the client would see a reset instead of AUTH_FAILED
+        assert sorted(path.name for path in ccd.iterdir()) == ["alice", "docker-for-mac"]
+        assert not (project / "local/clients/bob.ovpn").exists()
+        assert_whole(project)
+    with pytest.raises(UserError, match="no live client 'bob'"):
+        revoke_client(project, answers, "bob", NOW)
+
+
+def test_name_of_a_revoked_client_can_be_given_again_but_its_old_profile_stays_dead(project: Path) -> None:
+    answers = read_answers(project)
+    add_clients(project, answers, ["bob"], NOW)
+    old = next(client for client in read_generation(project).clients if client.name == "bob")
+    revoke_client(project, answers, "bob", NOW)
+    add_clients(project, answers, ["bob"], NOW)
+    assert old.credential.serial_number in listed(project)  # the server itself must refuse it now
+    assert (project / "local/clients/bob.ovpn").exists()
+    (copy,) = (project / "local/pki/current/superseded").iterdir()
+    assert copy.read_bytes() == old.pem
+    assert_whole(project)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", "-v", ".hidden", "a b", "a\nb", "ä", "a" * 49, "x\0", "CN=x"]
+)
+def test_bad_client_name_is_refused(project: Path, name: str) -> None:
+    before = snapshot(project / "local")
+    with pytest.raises(UserError, match="is not a client name"):
+        add_clients(project, read_answers(project), ["fine", name], NOW)
+    assert snapshot(project / "local") == before
+
+
+def test_taken_name_is_refused(project: Path) -> None:
+    before = snapshot(project / "local")
+    for name in ("docker-for-mac", "Docker-For-Mac"):
+        refusal = run(project, "client", "add", name)
+        assert refusal.returncode == 1
+        assert "there is a client 'docker-for-mac' already" in refusal.stderr
+    assert run(project, "client", "add", "twin", "twin").returncode == 1
+    assert snapshot(project / "local") == before
+
+
+def test_client_commands_say_what_they_did(project: Path) -> None:
+    added = run(project, "client", "add", "alice", "bob")
+    assert added.stdout.splitlines() == [str(project / f"local/clients/{name}.ovpn") for name in ("alice", "bob")]
+    assert run(project, "client", "show", "alice").stdout == (project / "local/clients/alice.ovpn").read_text()
+    assert "bob is revoked." in run(project, "client", "revoke", "bob").stderr
+    lines = run(project, "client", "list").stdout.splitlines()
+    end = f"{NOW + timedelta(days=825):%Y-%m-%d}"
+    assert re.match(rf"alice +[0-9a-f]{{12}} +{NOW - timedelta(minutes=5):%Y-%m-%d} +{end} +no", lines[1])
+    assert re.match(r"bob .* revoked", lines[2])
+    refusal = run(project, "client", "show", "bob")
+    assert refusal.returncode == 1
+    assert "there is no live client 'bob'" in refusal.stderr
+    assert run(project, "client").returncode == 2
+
+
+def test_ends_are_warned_of_from_30_days_before(tmp_path: Path) -> None:
+    soon = copy_project(tmp_path / "soon", certificate_days=29, authority_days=29)
+    said = run(soon, "client", "list").stderr
+    for name in ("authority", "server", "docker-for-mac"):
+        assert f"the certificate of {name} ends on {NOW + timedelta(days=29):%Y-%m-%d}: renew it with" in said
+    assert "--data rotate=all" in said
+    later = copy_project(tmp_path / "later", certificate_days=32, authority_days=32)
+    assert "ends on" not in run(later, "client", "list").stderr
+
+
+def test_ended_server_certificate_is_explained_before_anything_else(project: Path) -> None:
+    answers = read_answers(project)
+    rotate(project, answers, "leaf", False, NOW - timedelta(days=900))
+    refusal = run(project, "up")
+    assert refusal.returncode == 1
+    assert "the server's certificate ended on" in refusal.stderr
+    assert "copier update --trust --vcs-ref=:current:" in refusal.stderr
+
+
+def test_a_thousand_clients_are_no_trouble(project: Path) -> None:
+    names = [f"client-{number:04}" for number in range(1000)]
+    assert run(project, "client", "add", *names).returncode == 0
+    assert run(project, "client", "revoke", "client-0500").returncode == 0
+    rotation = run(project, "generate", "--rotate=leaf")
+    assert rotation.returncode == 0, rotation.stderr
+    assert "and 981 more" in rotation.stderr
+    generation = read_generation(project)
+    assert len(generation.live_clients) == 1000
+    assert len(serials(generation)) == 1002
+    assert len(list((project / "local/configs/ccd").iterdir())) == 1000
+
+
+def grown(pristine: Path, folder: Path) -> Path:
+    """A project with a past: three clients, one of them revoked, in its second generation."""
+    project = shutil.copytree(pristine, folder, symlinks=True)
+    answers = read_answers(project)
+    add_clients(project, answers, ["alice", "bob"], NOW)
+    rotate(project, answers, "leaf", False, NOW)
+    revoke_client(project, answers, "bob", NOW)
+    return project
+
+
+def work_on(project: Path, work: str) -> None:
+    answers = read_answers(project)
+    match work:
+        case "leaf":
+            rotate(project, answers, "leaf", False, NOW)
+        case "all":
+            rotate(project, answers, "all", True, NOW)
+        case "add":
+            add_clients(project, answers, ["carol", "bob"], NOW)
+        case "revoke":
+            revoke_client(project, answers, "alice", NOW)
+
+
+@pytest.mark.parametrize("work", ["leaf", "all", "add", "revoke"])
+def test_kill_at_any_step_leaves_one_whole_set_and_the_next_run_completes(
+    pristine: Path, tmp_path: Path, work: str
+) -> None:
+    start = grown(pristine, tmp_path / "start")
+    answers = read_answers(start)
+    before = read_generation(start)
+    step, finished = 0, False
+    while not finished:
+        step += 1
+        project = shutil.copytree(start, tmp_path / f"{work}-{step}", symlinks=True)
+        finished = run_and_die_at(step, functools.partial(work_on, project, work))
+        generation = read_generation(project)  # it can be read at once, with no mend before
+        assert serials(before) in (serials(generation), serials(before))
+        if work in ("leaf", "all"):
+            assert_whole(project, linked=False)
+            assert generation.number in (2, 3)
+            assert (generation.number == 2) == (serials(generation) == serials(before))
+        # The next run of anything brings what follows up to date, and the work itself can be done.
+        assert run_and_die_at(None, functools.partial(ensure_material, project, answers, NOW))
+        assert_whole(project)
+        rotated(project)
+        assert_whole(project)
+        shutil.rmtree(project)
+    assert step > {"leaf": 80, "all": 80, "add": 40, "revoke": 15}[work]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            "mount -t tmpfs tmpfs place && cp -a copy/. place && used=$(df --output=used place | tail -n 1) &&"
+            " mount -o remount,size=$((used + 40))k place",
+            "No space left on device",
+        ),
+        ("cp -a copy/. place && mount --bind place place && mount -o remount,ro,bind place", "Read-only file system"),
+    ],
+)
+def test_disk_that_is_full_or_read_only_leaves_the_old_set(
+    pristine: Path, tmp_path: Path, fault: str, words: str
+) -> None:
+    project = grown(pristine, tmp_path / "copy")
+    before = {name: entry for name, entry in snapshot(project / "local").items() if name != ".lock"}
+    (tmp_path / "place").mkdir()
+    script = f"""
+        cd {tmp_path} && {fault} && cd place || exit 9
+        {sys.executable} {REPOSITORY}/scripts/generate.py --rotate=leaf; echo "code $?"
+        cp -a local {tmp_path}/after
+    """
+    said = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert said.stdout == "code 1\n", said.stderr
+    assert words in said.stderr
+    assert len(said.stderr.strip().splitlines()) == 1
+    after = snapshot(tmp_path / "after")
+    assert {name: entry for name, entry in after.items() if ".staging" not in name and name != ".lock"} == before
+
+
+def test_two_rotations_at_once_finish_one_after_the_other(project: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts/generate.py"), "--rotate=leaf"]
+    runs = [subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate()[1] for each in runs]
+    assert [each.returncode for each in runs] == [0, 0], said
+    assert read_generation(project).number == 3
+    assert_whole(project)
+
+
+def test_run_that_cannot_have_the_lock_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(material, "LOCK_SECONDS", 0.2)
+    with material._locked(project), pytest.raises(UserError, match="is in use by another run"):  # noqa: SLF001 -- what another run holds
+        rotated(project)
+
+
+@pytest.mark.parametrize("key_type", KEY_TYPES)
+def test_every_leaf_of_every_generation_satisfies_openssl_and_gnutls(tmp_path: Path, key_type: str) -> None:
+    project = copy_project(tmp_path / "devkit", key_type=key_type)
+    assert_leaves_verify(project, key_type)
+    for kind in ("leaf", "all", "leaf"):
+        rotated(project, kind)
+        assert_whole(project)
+        assert_leaves_verify(project, key_type)
+
+
+def assert_leaves_verify(project: Path, key_type: str) -> None:
+    generation = read_generation(project)
+    current = project / "local/pki/current"
+    algorithm = {"ecdsa-p256": "256 bit", "ed25519": "ED25519", "rsa-3072": "3072 bit"}[key_type]
+    for leaf, purpose in (("configs/server.crt", "TLS WWW Server"), ("clients/docker-for-mac.pem", "TLS WWW Client")):
+        shown = subprocess.run(
+            ["openssl", "x509", "-in", str(current / leaf), "-noout", "-text"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert algorithm in shown
+        issuer = x509.load_pem_x509_certificate((current / leaf).read_bytes()).issuer
+        (authority,) = [
+            authority.credential.certificate_pem.decode() for authority in generation.authorities
+            if authority.credential.certificate.subject == issuer
+        ]  # fmt: skip
+        certificate = (current / leaf).read_text().split("-----BEGIN PRIVATE")[0]
+        verdict = subprocess.run(
+            ["certtool", "--verify-chain"], input=certificate + authority, capture_output=True, text=True, check=False
+        )
+        assert "Chain verification output: Verified." in verdict.stdout, verdict.stdout
+        info = subprocess.run(
+            ["certtool", "--certificate-info"], input=certificate, capture_output=True, text=True, check=True
+        ).stdout
+        assert purpose in info
+
+
+def test_answers_of_an_older_template_are_refused_with_a_mend(project: Path) -> None:
+    answers: dict[str, Any] = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    del answers["key_type"]
+    (project / ".copier-answers.yml").write_text(yaml.safe_dump(answers))
+    refusal = run(project, "generate")
+    assert refusal.returncode == 1
+    assert "key_type: None is none of" in refusal.stderr
+    assert "copier update" in refusal.stderr

@@ -1,0 +1,175 @@
+"""A real `copier update` of a git-tracked project: rotation, template upgrades, and what must survive them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from devkit.material import read_generation
+
+from tests.conftest import REPOSITORY, snapshot
+from tests.whole import assert_whole
+
+COPIER = [sys.executable, "-m", "copier"]
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gitconfig").write_text("[user]\nname = Test\nemail = test@example.org\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("COPIER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(tmp_path / "settings.yml"))
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed
+
+
+def git(folder: Path, *command: str) -> str:
+    return run(folder, "git", *command).stdout
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A clone of this template with a first version."""
+    git(tmp_path, "clone", "--quiet", str(REPOSITORY), str(tmp_path / "template"))
+    git(tmp_path / "template", "tag", "v1.0.0")
+    return tmp_path / "template"
+
+
+def scaffold(template: Path, project: Path) -> Path:
+    """Make a project from the newest version and track it with git."""
+    run(template.parent, *COPIER, "copy", "--trust", "--defaults", "--quiet", str(template), str(project))
+    git(project, "init", "--quiet")
+    commit(project, "devkit")
+    return project
+
+
+def update(project: Path, *options: str) -> str:
+    """Update and return what was said; the project must be clean before."""
+    return run(project, *COPIER, "update", "--trust", "--defaults", "--quiet", *options).stderr
+
+
+def archived(project: Path) -> list[str]:
+    return sorted(path.name for path in (project / "local/pki/archive").iterdir())
+
+
+def test_update_takes_the_upgrade_and_rotates_once(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    readme = template / "template/README.md.jinja"
+    readme.write_text(readme.read_text() + "\nA new paragraph.\n")
+    commit(template, "Add a paragraph")
+    git(template, "tag", "v1.1.0")
+    old, files = read_generation(project), snapshot(project / "local/pki/archive/0001")
+    said = update(project)
+    new = read_generation(project)
+    assert archived(project) == ["0001", "0002"]
+    assert snapshot(project / "local/pki/archive/0001") == files
+    assert new.authority.credential.certificate == old.authority.credential.certificate
+    assert not {leaf.serial_number for leaf in new.leaves} & {leaf.serial_number for leaf in old.leaves}
+    assert "A new paragraph." in (project / "README.md").read_text()
+    assert {line[3:] for line in git(project, "status", "--porcelain").splitlines()} == {
+        ".copier-answers.yml", "README.md",
+    }  # fmt: skip
+    assert_whole(project)
+    for old_leaf, new_leaf in zip(old.leaves, new.leaves, strict=True):
+        assert f"{old_leaf.serial_number:x}"[-12:] in said
+        assert f"{new_leaf.serial_number:x}"[-12:] in said
+        assert f"{new_leaf.end:%Y-%m-%d}" in said
+    assert f"Old profiles work until the next rotation, and no longer than {old.server.end:%Y-%m-%d}." in said
+    assert "local/docker-for-mac.ovpn" in said
+    assert "python scripts/up.py" in said
+
+
+def test_update_to_the_current_version_rotates_and_leaves_git_clean(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    tracked = {name: entry for name, entry in snapshot(project).items() if not name.startswith(("local", ".git/"))}
+    update(project, "--vcs-ref=:current:")
+    assert archived(project) == ["0001", "0002"]
+    assert git(project, "status", "--porcelain") == ""
+    after = {name: entry for name, entry in snapshot(project).items() if not name.startswith(("local", ".git/"))}
+    assert after == tracked
+    assert_whole(project)
+
+
+@pytest.mark.parametrize(
+    ("options", "generations", "authorities", "words"),
+    [
+        (["--data=rotate=none"], 1, 1, "The certificates are there"),
+        (["--data=rotate=all"], 2, 2, "Old profiles know the old authority alone"),
+        (["--data=revoke=now"], 2, 1, "Old profiles have ended"),
+        (["--data=rotate=all", "--data=revoke=now"], 2, 2, "Old profiles have ended"),
+    ],
+)
+def test_rotation_is_chosen_for_one_update_and_not_remembered(
+    template: Path, tmp_path: Path, options: list[str], generations: int, authorities: int, words: str
+) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    said = update(project, "--vcs-ref=:current:", *options)
+    assert words in said
+    assert len(archived(project)) == generations
+    assert len(read_generation(project).authorities) == authorities
+    assert git(project, "status", "--porcelain") == ""
+    update(project, "--vcs-ref=:current:")
+    assert len(archived(project)) == generations + 1
+    assert len(read_generation(project).authorities) == 1
+
+
+def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    before = snapshot(project / "local")
+    command = [*COPIER, "update", "--trust", "--defaults", "--quiet", "--data=rotate=sideways"]
+    refusal = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert refusal.returncode != 0
+    assert "sideways" in refusal.stderr
+    assert snapshot(project / "local") == before
+
+
+def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    run(project, sys.executable, "scripts/client.py", "add", "alice")
+    update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=routes=[172.16.0.0/12, 192.168.7.0/24]")
+    for name in ("docker-for-mac", "alice"):
+        assert "route 192.168.7.0 255.255.255.0" in (project / f"local/clients/{name}.ovpn").read_text()
+    assert archived(project) == ["0001"]
+    assert_whole(project)
+
+
+def test_project_of_an_older_commit_updates_to_the_newest_and_loses_nothing(tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    git(tmp_path, "clone", "--quiet", str(REPOSITORY), str(template))
+    # Generations are what a project must have to be updated; the commit that brought them is the oldest that counts.
+    oldest = git(template, "log", "--diff-filter=A", "--format=%H", "--", "scripts/devkit/generation.py").split()[-1]
+    newest = git(template, "rev-parse", "HEAD").strip()
+    git(template, "tag", "v1.0.0", oldest)
+    git(template, "checkout", "--quiet", "v1.0.0")
+    project = scaffold(template, tmp_path / "devkit")
+    git(template, "checkout", "--quiet", newest)
+    git(template, "commit", "--quiet", "--allow-empty", "--message", "The newest")
+    git(template, "tag", "v2.0.0")
+    run(project, sys.executable, "scripts/client.py", "add", "alice")
+    for name, line in (("README.md", "Our own notes."), ("server/server.conf", "max-clients 7")):
+        (project / name).write_text((project / name).read_text() + f"\n{line}\n")
+    (project / "notes.txt").write_text("ours")
+    commit(project, "Our own edits")
+    before = snapshot(project / "local/pki/archive")
+    update(project)
+    after = snapshot(project / "local/pki/archive")
+    assert {name: after.get(name) for name in before} == before
+    assert archived(project) == ["0001", "0002"]
+    assert {client.name for client in read_generation(project).live_clients} == {"alice", "docker-for-mac"}
+    assert "Our own notes." in (project / "README.md").read_text()
+    assert "max-clients 7" in (project / "server/server.conf").read_text()
+    assert (project / "notes.txt").read_text() == "ours"
+    assert not [
+        line for line in git(project, "status", "--porcelain").splitlines() if line.startswith(("U", "A", "??"))
+    ]
+    assert_whole(project)
