@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,10 @@ class Client:
             assert self._process.poll() is None or self.said().count(words) >= times, self.said()
             time.sleep(0.05)
 
+    def wait_for_end(self, seconds: float = CONNECT_SECONDS) -> None:
+        """Wait until it has ended by itself."""
+        self._process.wait(timeout=seconds)
+
     def stop(self) -> None:
         """End it as its user does."""
         self._process.terminate()
@@ -74,11 +78,11 @@ class Client:
 
 
 @contextmanager
-def start_client(mac: Mac, profile: Path) -> Iterator[Client]:
+def start_client(mac: Mac, profile: Path, program: Sequence[str] = ("openvpn",)) -> Iterator[Client]:
     """Start a stock client with a profile exactly as it was generated; stop it at the end."""
     log = mac.home / f"client-{time.monotonic_ns()}.log"
     with log.open("w") as output:
-        client = Client(mac.start("openvpn", "--config", profile, output=output), log)
+        client = Client(mac.start(*program, "--config", profile, output=output), log)
     try:
         yield client
     finally:
@@ -86,9 +90,9 @@ def start_client(mac: Mac, profile: Path) -> Iterator[Client]:
 
 
 @contextmanager
-def connected(mac: Mac, profile: Path) -> Iterator[Client]:
+def connected(mac: Mac, profile: Path, program: Sequence[str] = ("openvpn",)) -> Iterator[Client]:
     """The same, and wait until it is connected."""
-    with start_client(mac, profile) as client:
+    with start_client(mac, profile, program) as client:
         client.wait_for("Initialization Sequence Completed")
         yield client
 

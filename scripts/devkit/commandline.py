@@ -11,6 +11,8 @@ from rich.console import Console
 from devkit.answers import ANSWERS_FILE
 from devkit.errors import UserError
 
+WIDE = 200
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Make a parser with the options that every command has."""
@@ -26,6 +28,17 @@ def project_folder() -> Path:
     return here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
 
 
+def output() -> Console:
+    """Where results go: as wide as the terminal, or wide enough for every line when a program reads it."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE, soft_wrap=True)
+
+
+def messages() -> Console:
+    """Where progress, warnings and errors go."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
 def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> int:
     """Parse the arguments, run the body, and return the exit code."""
     options = parser_.parse_args(arguments)
@@ -36,9 +49,7 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
     except (UserError, DockerException, OSError) as error:
         if options.debug:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            "error:", sentence(error), style="red", markup=False
-        )
+        messages().print("error:", sentence(error), style="red", markup=False)
         return 1
     return 0
 

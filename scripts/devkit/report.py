@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from devkit.answers import Answers
-from devkit.generation import Client, Generation, RotationKind
+from devkit.generation import Generation, RotationKind
 from devkit.host import OperatingSystem
 from devkit.material import Renewal
 from devkit.pki import Credential
@@ -282,25 +282,19 @@ def short_serial(credential: Credential) -> str:
 def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
     """All clients: name, serial number, issued, ends, and since when and from where they are connected."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("Client", "Serial", "Issued", "Ends", "Connected"):
-        table.add_column(heading, no_wrap=heading != "Connected", overflow="fold")
+    for heading in ("Client", "Serial", "Issued", "Ends", "Connected since", "From", "Address"):
+        table.add_column(heading, no_wrap=True)
     live = {client.name for client in generation.live_clients}
     for client in generation.clients:
-        state = _connections(client, sessions) if client.name in live else Text("revoked", style="yellow")
+        own = [session for session in sessions if session.client == client.name]
+        since = [Text(f"{session.since:%Y-%m-%d %H:%M} UTC") for session in own]
         table.add_row(
             Text(client.name),
             short_serial(client.credential),
             f"{client.credential.certificate.not_valid_before_utc:%Y-%m-%d}",
             f"{client.credential.end:%Y-%m-%d}",
-            state,
+            Text("\n").join(since) if client.name in live else Text("revoked", style="yellow"),
+            "\n".join(session.real_address for session in own),
+            "\n".join(session.vpn_address for session in own),
         )
     return table
-
-
-def _connections(client: Client, sessions: Sequence[Session]) -> Text:
-    own = [session for session in sessions if session.client == client.name]
-    lines = [
-        f"since {session.since:%Y-%m-%d %H:%M} UTC from {session.real_address}, as {session.vpn_address}"
-        for session in own
-    ]
-    return Text("\n".join(lines) or "no")

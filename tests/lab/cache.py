@@ -3,6 +3,7 @@
     .lab/vm/          root filesystem of the virtual machine, with Docker Engine 28
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
     .lab/docker/      the engine's data folder once images are in it; each lab works on a copy
+    .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
 
 Registries are not needed: everything comes from the Debian mirror that this machine's apt uses.
 """
@@ -20,9 +21,11 @@ CACHE = REPOSITORY / ".lab"
 ROOT_FILESYSTEM = CACHE / "vm"
 BASE_IMAGE = CACHE / "debian.tar"
 DOCKER_DATA = CACHE / "docker"
+CLIENT_PROGRAMS = CACHE / "clients"
 
 VM_SUITE = "forky"  # has Engine 28; trixie has 26
 VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,iproute2,ca-certificates"
+CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 IMAGE_SUITE = "trixie"
 # Some mirrors carry a testing suite whose Release file is past its date.
 ANY_DATE = 'Acquire::Check-Valid-Until "false";'
@@ -38,6 +41,15 @@ def prepare(fill_docker_data: Callable[[], None]) -> None:
             _bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
         if not DOCKER_DATA.exists():
             fill_docker_data()
+
+
+def client_programs() -> Path:
+    """The root filesystem of the client programs, made if it is missing."""
+    CACHE.mkdir(exist_ok=True)
+    with _locked(CACHE / "lock"):
+        if not CLIENT_PROGRAMS.exists():
+            _bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
+    return CLIENT_PROGRAMS
 
 
 def copy_docker_data(target: Path) -> None:

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
-
 from devkit import commandline
 from devkit.answers import read_answers
 from devkit.errors import UserError
@@ -42,13 +40,13 @@ def _list(_: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     generation = read_generation(project)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = commandline.messages()
     sessions: Sequence[Session] = ()
     try:
         sessions = Stack(project, answers.project_name).sessions()
     except UserError as error:
         errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
-    Console().print(client_table(generation, sessions))
+    commandline.output().print(client_table(generation, sessions))
     for warning in end_warnings(ends_of(generation), _now()):
         errors.print(f"warning: {warning}", style="yellow", markup=False)
 
@@ -57,7 +55,7 @@ def _revoke(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     revoke_client(project, answers, options.name, _now())
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = commandline.messages()
     errors.print(f"{options.name} is revoked.", markup=False)
     stack = Stack(project, answers.project_name)
     try:

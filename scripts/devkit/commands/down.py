@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from devkit import commandline
 from devkit.answers import read_answers
 from devkit.stack import Stack
@@ -23,7 +21,7 @@ def _down(options: argparse.Namespace) -> None:
     stack = Stack(project, answers.project_name)
     stack.engine()
     stack.require_compose()
-    progress = Console(stderr=True, highlight=False)
+    progress = commandline.messages()
     with progress.status("Stopping"):
         stack.stop(images=options.images)
     progress.print("Everything is down.")

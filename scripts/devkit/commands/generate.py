@@ -38,7 +38,7 @@ def _generate(options: argparse.Namespace) -> None:
     answers = read_answers(project)
     _mend_scripts(project)
     now = datetime.now(UTC).replace(microsecond=0)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = commandline.messages()
     made = ensure_material(project, answers, now)
     profile = local_folder(project) / f"{answers.client_name}.ovpn"
     if made:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from devkit import commandline, host
 from devkit.answers import Answers, read_answers
 from devkit.errors import UserError
@@ -33,7 +31,7 @@ def _status(options: argparse.Namespace) -> None:
         raise UserError("the VPN is down: bring it up with `python scripts/up.py`.")
     show_report(project, answers, stack, as_json=options.json)
     if running != fingerprint(project):
-        Console(stderr=True, soft_wrap=True).print(
+        commandline.messages().print(
             "warning: the server runs with older certificates than there are: `python scripts/up.py` loads them.",
             style="yellow",
         )
@@ -48,4 +46,4 @@ def show_report(project: Path, answers: Answers, stack: Stack, as_json: bool) ->
     if as_json:
         print(json.dumps(as_document(report), indent=2))
     else:
-        Console().print(as_text(report, host.operating_system(), Path.cwd()))
+        commandline.output().print(as_text(report, host.operating_system(), Path.cwd()))

@@ -37,7 +37,7 @@ def _up(options: argparse.Namespace) -> None:
     _check_port(answers, engine, stack, stack.containers())
     _check_routes(answers, networks)
 
-    progress = Console(stderr=True, soft_wrap=True, highlight=False)
+    progress = commandline.messages()
     _follow(progress, "Building the image", stack.build())
     _follow(progress, "Starting openvpn, firewall and relay", stack.start(fingerprint(project)))
     show_report(project, answers, stack, as_json=options.json)
