@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-stop test lint format clean packages
+.PHONY: demo demo-stop test lint format bench clean packages
 
 # The main job, end to end, with real parts. KEEP=1 leaves it running.
 demo: packages .venv/ready
@@ -25,6 +25,10 @@ lint: packages .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+# How fast clients are issued, beside easy-rsa.
+bench: packages .venv/ready
+	$(BIN)/python -m tests.bench.issue_clients
 
 clean:
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache

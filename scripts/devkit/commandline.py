@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from python_on_whales.exceptions import DockerException
 from rich.console import Console
 
 from devkit.answers import ANSWERS_FILE
@@ -46,7 +45,7 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
         body(options)
     except KeyboardInterrupt:
         return 130
-    except (UserError, DockerException, OSError) as error:
+    except (UserError, OSError) as error:
         if options.debug:
             raise
         messages().print("error:", sentence(error), style="red", markup=False)
@@ -54,14 +53,8 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
     return 0
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: UserError | OSError) -> str:
     """Say an error in one line."""
-    match error:
-        case UserError():
-            return str(error)
-        case DockerException():
-            lines = (error.stderr or "").strip().splitlines() or [f"docker exited with {error.return_code}"]
-            return f"Docker refused: {lines[-1].strip()}"
-        case OSError(filename=str(name), strerror=str(reason)):
-            return f"{name}: {reason}."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
     return str(error)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from devkit.answers import Answers
+from devkit.facts import Attachment, Container, Engine, Session
 from devkit.generation import Generation, RotationKind
 from devkit.host import OperatingSystem
 from devkit.material import Renewal
 from devkit.pki import Credential
-from devkit.stack import Attachment, Container, Engine, Session
 
 WARN_BEFORE_END = timedelta(days=30)
 MOST_ROWS = 20
@@ -175,6 +175,8 @@ def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequenc
             return (
                 f"by hand:         sudo openvpn --config {profile}",
                 f"NetworkManager:  nmcli connection import type openvpn file {profile}",
+                # Or NetworkManager would send everything through the VPN.
+                f"                 nmcli connection modify {PurePath(profile).stem} ipv4.never-default yes",
             )
 
 

@@ -1,10 +1,13 @@
-"""The project's stack on its Docker engine: the one module that touches an engine."""
+"""The project's stack on its Docker engine: the one module that touches an engine.
+
+What Docker refuses is raised as UserError.
+"""
 
 import json
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,6 +20,7 @@ from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from devkit.errors import UserError
+from devkit.facts import Attachment, Container, Engine, Network, Session
 
 SERVICES = ("openvpn", "firewall", "relay")
 RELAY_BRIDGE = "d4m-relay"
@@ -28,58 +32,14 @@ MATERIAL_VARIABLE = "D4M_MATERIAL"
 HEALTHY_SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What an engine says of itself; `local` when it is reached by no network."""
-
-    name: str
-    version: str
-    operating_system: str
-    firewall_backend: str
-    local: bool
-
-
-@dataclass(frozen=True)
-class Network:
-    """One of the engine's networks."""
-
-    name: str
-    driver: str
-    subnets: tuple[IPv4Network, ...]
-    bridge: str | None
-    project: str | None
-
-
-@dataclass(frozen=True)
-class Session:
-    """A connected client, as the server sees it: behind the relay, its real address is the relay's."""
-
-    client: str
-    real_address: str
-    vpn_address: str
-    since: datetime
-    number: int
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A container's place in a network; no address where the driver gives none (host, none)."""
-
-    network: str
-    driver: str
-    address: IPv4Address | None
-
-
-@dataclass(frozen=True)
-class Container:
-    """A running container; ports as Docker writes them, such as 80/tcp."""
-
-    name: str
-    image: str
-    project: str | None
-    service: str | None
-    attachments: tuple[Attachment, ...]
-    ports: tuple[str, ...]
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Docker refuses into one sentence."""
+    try:
+        yield
+    except DockerException as error:
+        lines = (error.stderr or "").strip().splitlines() or [f"docker exited with {error.return_code}"]
+        raise UserError(f"Docker refused: {lines[-1].strip()}") from error
 
 
 class Stack:
@@ -123,10 +83,12 @@ class Stack:
                 "Docker Compose v2 is not installed here (`docker compose version` fails): install the Compose plugin."
             )
 
+    @_explained()
     def networks(self) -> tuple[Network, ...]:
         """All networks of the engine."""
         return tuple(_network(network) for network in self._docker.network.list())
 
+    @_explained()
     def containers(self) -> tuple[Container, ...]:
         """All running containers of the engine, ours included, by name."""
         drivers = {network.name: network.driver for network in self.networks()}
@@ -138,7 +100,7 @@ class Stack:
         return container.project == self.project_name and container.service in SERVICES
 
     def build(self) -> Iterator[str]:
-        """Build the image, and give what the build prints line by line. Raises DockerException."""
+        """Build the image, and give what the build prints line by line. Raises UserError."""
         return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
 
     def start(self, material: str) -> Iterator[str]:
@@ -154,16 +116,17 @@ class Stack:
                     detach=True, wait=True, wait_timeout=HEALTHY_SECONDS, remove_orphans=True, stream_logs=True
                 )
             )
-        except DockerException as error:
+        except UserError as error:
             sick = [service for service in SERVICES if not self._is_healthy(service)]
             if not sick:
                 raise
-            words = self._docker.compose.logs(sick[0], tail="20", no_log_prefix=True) or error.stderr or ""
+            words = self._docker.compose.logs(sick[0], tail="20", no_log_prefix=True) or str(error)
             raise UserError(
                 f"the service {sick[0]} did not become healthy ({_most_telling(words)}): see "
                 f"`docker compose logs {sick[0]}`."
             ) from error
 
+    @_explained()
     def running_material(self) -> str | None:
         """The fingerprint of what the running server has read, or None when it is not running.
 
@@ -174,6 +137,7 @@ class Stack:
             return (container.config.labels or {}).get(MATERIAL_LABEL, "")
         return None
 
+    @_explained()
     def sessions(self) -> tuple[Session, ...]:
         """The connected clients, none when the server is not running. Raises UserError as `running_material`."""
         if self.running_material() is None:
@@ -214,10 +178,11 @@ class Stack:
             ask.close()  # an earlier end would cut the answer short
         return answer
 
+    @_explained()
     def stop(self, images: bool) -> None:
         """Remove the services, their network, the firewall's rules and, if asked, the image.
 
-        Raises DockerException.
+        Raises UserError.
         """
         self._docker.compose.stop(stream_logs=False)
         if self._docker.image.exists(f"{self.project_name}-gateway"):
@@ -269,7 +234,8 @@ def _most_telling(log: str) -> str:
 
 
 def _lines(stream: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    for _, chunk in stream:
-        line = chunk.decode(errors="replace").strip()
-        if line:
-            yield line
+    with _explained():
+        for _, chunk in stream:
+            line = chunk.decode(errors="replace").strip()
+            if line:
+                yield line

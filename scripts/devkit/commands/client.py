@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from devkit import commandline
 from devkit.answers import read_answers
 from devkit.errors import UserError
+from devkit.facts import Session
 from devkit.material import add_clients, fingerprint, profile_path, read_generation, revoke_client
 from devkit.report import client_table, end_warnings, ends_of
-from devkit.stack import Session, Stack
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,6 +42,8 @@ def _list(_: argparse.Namespace) -> None:
     generation = read_generation(project)
     errors = commandline.messages()
     sessions: Sequence[Session] = ()
+    from devkit.stack import Stack  # noqa: PLC0415 -- Docker's library takes half of the start; `add` needs none
+
     try:
         sessions = Stack(project, answers.project_name).sessions()
     except UserError as error:
@@ -57,6 +59,8 @@ def _revoke(options: argparse.Namespace) -> None:
     revoke_client(project, answers, options.name, _now())
     errors = commandline.messages()
     errors.print(f"{options.name} is revoked.", markup=False)
+    from devkit.stack import Stack  # noqa: PLC0415 -- as in _list
+
     stack = Stack(project, answers.project_name)
     try:
         running = stack.running_material()

@@ -11,10 +11,11 @@ from devkit import commandline, host
 from devkit.answers import Answers, read_answers
 from devkit.commands.status import show_report
 from devkit.errors import UserError
+from devkit.facts import Container, Engine, Network
 from devkit.generation import Generation
 from devkit.material import fingerprint, read_generation
 from devkit.report import ends_of
-from devkit.stack import RELAY_BRIDGE, Container, Engine, Network, Stack
+from devkit.stack import RELAY_BRIDGE, Stack
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,0 +1,59 @@
+"""What an engine says of itself and of what runs on it, as plain facts."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine says of itself; `local` when it is reached by no network."""
+
+    name: str
+    version: str
+    operating_system: str
+    firewall_backend: str
+    local: bool
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the engine's networks."""
+
+    name: str
+    driver: str
+    subnets: tuple[IPv4Network, ...]
+    bridge: str | None
+    project: str | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connected client, as the server sees it: behind the relay, its real address is the relay's."""
+
+    client: str
+    real_address: str
+    vpn_address: str
+    since: datetime
+    number: int
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A container's place in a network; no address where the driver gives none (host, none)."""
+
+    network: str
+    driver: str
+    address: IPv4Address | None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running container; ports as Docker writes them, such as 80/tcp."""
+
+    name: str
+    image: str
+    project: str | None
+    service: str | None
+    attachments: tuple[Attachment, ...]
+    ports: tuple[str, ...]

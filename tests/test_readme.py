@@ -1,0 +1,108 @@
+"""Every command of the two READMEs is run, as it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, copy_project
+from tests.lab import Mac, lab
+from tests.vpn import connected, web
+
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+
+
+def commands(readme: Path) -> list[str]:
+    """The commands in a README's shell blocks, without their comments."""
+    lines = [line for block in BLOCK.findall(readme.read_text()) for line in block.splitlines()]
+    return [command for line in lines if (command := line.split("  #")[0].strip())]
+
+
+class Newcomer:
+    """Types commands on the Mac, and keeps the folder that `cd` went to."""
+
+    def __init__(self, mac: Mac, template: Path) -> None:
+        self._mac = mac
+        self._template = template
+        self.folder = mac.home
+
+    def type(self, command: str) -> str:
+        """Run a command and return what it prints."""
+        words = shlex.split(command)
+        if words[0] == "cd":
+            self.folder /= words[1]
+            return ""
+        if words[0] == "open":  # macOS's own; here, the bundle must be what Tunnelblick opens
+            assert (self.folder / words[1] / "Contents/Resources/config.ovpn").exists()
+            return ""
+        words = [str(self._template) if word == "gh:org/d4m-devkit" else word for word in words]
+        if words[0] == "copier":
+            words = [sys.executable, "-m", "copier", words[1], "--defaults", *words[2:]]
+        if words[0] == "python":
+            words[0] = sys.executable
+        run = self._mac.run(*words, cwd=self.folder, check=False)
+        assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
+        return run.stdout
+
+
+def git(folder: Path, *command: str) -> None:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *command], cwd=folder, check=True, capture_output=True)
+
+
+def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(REPOSITORY), "template")
+    git(tmp_path / "template", "tag", "v1.0.0")
+    typed = commands(REPOSITORY / "README.md")
+    assert [command for command in typed if command.startswith("make")] == ["make demo", "make test", "make bench"]
+    with lab() as (mac, _):
+        newcomer = Newcomer(mac, tmp_path / "template")
+        web(mac, "--name", "web")
+        for command in typed:
+            if command.startswith("make"):
+                continue  # the demo has tests of its own; this is `make test`; the benchmark is only a measurement
+            if command.startswith("curl"):
+                with connected(mac, newcomer.folder / "local/docker-for-mac.ovpn"):
+                    assert "Welcome to nginx" in newcomer.type(command)
+            else:
+                said = newcomer.type(command)
+                if command == "python scripts/up.py":
+                    assert re.search(r"web +bridge +172\.17\.0\.2 +http://172\.17\.0\.2 +yes", said)
+            if command.startswith("cd"):
+                git(newcomer.folder, "init", "--quiet")
+                git(newcomer.folder, "add", "--all")
+                git(newcomer.folder, "commit", "--quiet", "--message", "devkit")
+
+
+def test_every_command_of_the_projects_own_readme_works_in_its_order(tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(REPOSITORY), "template")
+    git(tmp_path / "template", "tag", "v1.0.0")
+    with lab() as (mac, _):
+        newcomer = Newcomer(mac, tmp_path / "template")
+        newcomer.type("copier copy --trust --quiet gh:org/d4m-devkit ./devkit")
+        newcomer.type("cd devkit")
+        git(newcomer.folder, "init", "--quiet")
+        git(newcomer.folder, "add", "--all")
+        git(newcomer.folder, "commit", "--quiet", "--message", "devkit")
+        typed = commands(newcomer.folder / "README.md")
+        assert len(typed) > 8
+        # As the text says, `down.py` comes last.
+        for command in sorted(typed, key=lambda command: "down.py" in command):
+            newcomer.type(command)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "template/README.md.jinja"])
+def test_readme_names_no_file_that_is_not_there(readme: str, tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "devkit")
+    text = (REPOSITORY / readme).read_text().replace("{{ client_name }}", "docker-for-mac")
+    for name in set(re.findall(r"`((?:scripts|gateway|server|client|local|tests)/[\w./-]*)", text)):
+        assert (project / name).exists() or (REPOSITORY / name).exists() or "alice" in name, name
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    for command in commands(REPOSITORY / "README.md"):
+        if command.startswith("make"):
+            subprocess.run(["make", "--dry-run", command.split()[1]], cwd=REPOSITORY, check=True, capture_output=True)
