@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,25 @@ def test_name_of_a_revoked_client_can_be_given_again_but_its_old_profile_stays_d
     (copy,) = (project / "local/pki/current/superseded").iterdir()
     assert copy.read_bytes() == old.pem
     assert_whole(project)
+
+
+def test_first_clients_profile_is_where_it_always_was_for_as_long_as_it_is_live(project: Path) -> None:
+    answers = read_answers(project)
+    view = project / "local/docker-for-mac.ovpn"
+    revoke_client(project, answers, "docker-for-mac", NOW)
+    assert not view.is_symlink()
+    assert not view.with_suffix(".tblk").is_symlink()
+    rotated(project)
+    assert not view.is_symlink()
+    add_clients(project, answers, ["docker-for-mac"], NOW)
+    assert view.read_text().count("PRIVATE KEY") == 2
+
+
+def test_another_first_client_is_issued_when_the_answer_changes(project: Path) -> None:
+    answers = replace(read_answers(project), client_name="laptop")
+    ensure_material(project, answers, NOW)
+    assert (project / "local/laptop.ovpn").read_text().count("PRIVATE KEY") == 2
+    assert (project / "local/clients/docker-for-mac.ovpn").exists()
 
 
 @pytest.mark.parametrize(

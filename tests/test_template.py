@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ BAD_ANSWERS = [
     ("client_name", "../../etc/passwd", "../../etc/passwd"),
     ("client_name", "a" * 49, "aaa"),
     ("client_name", "two words", "two words"),
+    ("key_type", "dsa", "dsa"),
     ("certificate_days", "0", "0"),
     ("authority_days", "100", "100"),
 ]
@@ -127,6 +129,14 @@ def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) 
     assert not (project / "scripts").is_symlink()
 
 
+def test_rendered_yaml_passes_yamllint(tmp_path: Path) -> None:
+    for protocol in ("tcp", "udp"):
+        project = copy_project(tmp_path / protocol, vpn_protocol=protocol)
+        yamllint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", str(REPOSITORY / ".yamllint.yaml")]
+        checked = subprocess.run([*yamllint, "compose.yaml"], cwd=project, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+
+
 def test_git_is_clean_after_generation_and_commit(project: Path) -> None:
     def git(*command: str) -> str:
         identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
@@ -158,6 +168,16 @@ def test_without_uv_the_hook_names_both_ways_to_install_what_it_needs(project: P
     assert "Install uv (https://docs.astral.sh/uv)" in refusal.stderr
     assert "-m pip install cryptography filelock ifaddr python-on-whales pyyaml rich" in refusal.stderr
     assert "Traceback" not in refusal.stderr
+
+
+def test_scripts_name_the_same_packages_as_pyproject() -> None:
+    wanted = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]["scripts"]
+    scripts = sorted((REPOSITORY / "scripts").glob("*.py"))
+    assert [script.name for script in scripts] == ["client.py", "down.py", "generate.py", "status.py", "up.py"]
+    for script in scripts:
+        header = re.findall(r"^# (.*)$", script.read_text().split("# ///")[1], re.MULTILINE)
+        assert tomllib.loads("\n".join(header[1:]))["dependencies"] == wanted
+        assert os.access(script, os.X_OK)
 
 
 def test_scripts_that_git_checked_out_as_a_text_are_mended(project: Path) -> None:

@@ -1,6 +1,7 @@
 """The project's secrets on disk: each generation made whole, and switched in by one rename.
 
     local/pki/archive/0001/     one generation; it is never moved, so a container that mounts it keeps what it has
+    local/pki/archive/unused-*  one that was cut short before it came into force
     local/pki/current           a link to the generation in force: switching it is one rename
     local/configs, local/clients, local/docker-for-mac.ovpn, ...: links through `current`
 
@@ -30,6 +31,7 @@ from devkit.pki import Credential
 LOCK_SECONDS = 30
 STAGING = ".staging"
 OPEN_TO_THE_SERVER = ("configs", "configs/ccd")
+FOLDERS = (*OPEN_TO_THE_SERVER, "clients", "profiles")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> bool:
             _store(archive, generations.first_generation(answers, now), project, answers)
         if not (local / "pki/current").exists():  # it is new, or a run was cut short before this step
             point(local / "pki/current", f"archive/{max(path.name for path in archive.glob('[0-9]*'))}")
-        _apply(project, generations.settled(_load(local / "pki/current"), now), answers)
-        _link_views(local, answers.client_name)
+        generation = generations.settled(_load(local / "pki/current"), now)
+        if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
+            generation = generations.with_clients(generation, [answers.client_name], answers, now)
+        _apply(project, generation, answers)
     return made
 
 
@@ -179,10 +183,13 @@ def _locked(project: Path) -> Iterator[Path]:
 def _store(archive: Path, generation: Generation, project: Path, answers: Answers) -> None:
     """Write a whole generation to the archive, or nothing."""
     staging, place = archive / STAGING, archive / f"{generation.number:04}"
-    if place.exists():  # a run was cut short before it was switched in; nobody has ever used it
-        os.rename(place, staging)
-        shutil.rmtree(staging)
+    if place.exists():  # a run was cut short before it was switched in
+        unused = place.with_name(f"unused-{place.name}")
+        shutil.rmtree(unused, ignore_errors=True)
+        os.rename(place, unused)
     make_folder(staging)
+    for folder in FOLDERS:  # also where no client is left
+        _make_parents(staging, staging / folder / "file")
     for path, content, mode in generations.files(generation, _skeleton(project), answers):
         _make_parents(staging, staging / path)
         write(staging / path, content, mode)
@@ -213,6 +220,7 @@ def _apply(project: Path, generation: Generation, answers: Answers) -> None:
             path.unlink()
         elif path.suffix == ".tblk" and path.with_suffix(".ovpn") not in wanted:
             shutil.rmtree(path)
+    _link_views(local_folder(project), answers.client_name)
 
 
 def _make_parents(top: Path, path: Path) -> None:
@@ -224,7 +232,10 @@ def _link_views(local: Path, client_name: str) -> None:
     point(local / "configs", "pki/current/configs")
     point(local / "clients", "pki/current/profiles")
     for suffix in (".ovpn", ".tblk"):
-        point(local / f"{client_name}{suffix}", f"clients/{client_name}{suffix}")
+        if (local / f"clients/{client_name}{suffix}").exists():
+            point(local / f"{client_name}{suffix}", f"clients/{client_name}{suffix}")
+        else:  # that client is revoked
+            (local / f"{client_name}{suffix}").unlink(missing_ok=True)
 
 
 def _skeleton(project: Path) -> str:
