@@ -106,10 +106,12 @@ def stop() -> int:
 
 def explain(mac: Mac, project: Path) -> None:
     """Say how to look around."""
-    environment = [f"{name}={mac.environment[name]}" for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH")]
-    shell = mac.command("env", *environment, "bash") if "DOCKER_HOST" in mac.environment else mac.command("bash")
+    names = ("DOCKER_HOST", "DOCKER_CONFIG", "PATH")
+    settings = [f"{name}={mac.environment[name]}" for name in names if name in mac.environment]
+    shell = mac.home / "shell"
+    shell.write_text(f"cd {project} && exec {shlex.join(mac.command('env', *settings, 'bash'))}\n")
     console.print(
-        f"\nEverything is left running.\n  look around:  cd {project} && {shlex.join(shell)}"
+        f"\nEverything is left running.\n  look around:  sh {shell}"
         "\n                (a shell on the Mac: try docker ps, curl http://172.17.0.2, python scripts/up.py)"
         "\n  stop it:      make demo-stop",
         markup=False,

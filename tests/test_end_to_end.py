@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +192,7 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: 
             "network": "off-route",
             "address": "192.168.78.2",
             "reachable": False,
-            "reason": "outside the routes: add its network with `copier update --trust --data routes=...`",
+            "reason": "outside the routes",
         }
     ]
     assert "engine's own addresses" in places["on-host"][0]["reason"]
@@ -202,6 +204,8 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: 
     address = places["on-default-bridge"][0]["address"]
     assert re.search(rf"on-default-bridge +bridge +{address} +http://{address} +yes", text)
     assert "sudo openvpn --config local/docker-for-mac.ovpn" in text
+    assert "--data rotate=none --data 'routes=[172.16.0.0/12, 192.168.77.0/24, 192.168.78.0/24]'" in text
+    assert not [line for line in text.splitlines() if line.endswith(" ")]
     mac.run("docker", "rm", "--force", "on-host", "off-route")
 
 
@@ -221,6 +225,15 @@ def test_up_again_disturbs_no_client(mac: Mac, project: Path, client: Client, on
     up(mac, project)
     assert fetch(mac, on_default_bridge) == "200"
     assert client.said().count("Initialization Sequence Completed") == connections
+
+
+def test_scripts_leave_standard_input_to_the_users_shell(mac: Mac, project: Path) -> None:
+    typed = f"cd {project}\n{sys.executable} scripts/up.py\n{sys.executable} scripts/down.py\necho still here\n"
+    shell = subprocess.run(
+        mac.command("sh", "-s"), env=mac.environment, input=typed, capture_output=True, text=True, check=False
+    )
+    assert shell.stdout.endswith("still here\n")
+    up(mac, project)
 
 
 def test_killed_firewall_leaves_no_duplicate_and_down_leaves_nothing(

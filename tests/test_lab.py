@@ -123,11 +123,13 @@ def test_kept_demo_runs_until_it_is_stopped(labs: Path) -> None:
     (folder,) = labs.glob(f"{PREFIX}*")
     look_around = said.split("look around:  ")[1].splitlines()[0]
     shell = subprocess.run(
-        ["sh", "-c", look_around], input="docker ps --format '{{.Names}}'; curl --silent --head http://172.17.0.2\n",
+        ["sh", "-c", look_around],
+        input="docker ps --format '{{.Names}}'; curl --silent --head http://172.17.0.2; python scripts/status.py\n",
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "d4m-demo-one" in shell
     assert "HTTP/1.1 200 OK" in shell
+    assert "d4m-demo-one  bridge" in shell
     with start_demo(labs, "--stop") as stopped:
         stopped.communicate(timeout=60)
     assert processes_of(folder) == []

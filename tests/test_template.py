@@ -49,6 +49,7 @@ BAD_ANSWERS = [
     ("client_name", "../../etc/passwd", "../../etc/passwd"),
     ("client_name", "a" * 49, "aaa"),
     ("client_name", "two words", "two words"),
+    ("client_name", "Server", "Server"),
     ("key_type", "dsa", "dsa"),
     ("certificate_days", "0", "0"),
     ("authority_days", "100", "100"),

@@ -136,9 +136,11 @@ def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
 def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     project = scaffold(template, tmp_path / "devkit")
     run(project, sys.executable, "scripts/client.py", "add", "alice")
-    update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=routes=[172.16.0.0/12, 192.168.7.0/24]")
+    routes = "--data=routes=[172.16.0.0/12, 192.168.7.0/24]"
+    said = update(project, "--vcs-ref=:current:", "--data=rotate=none", routes)
     for name in ("docker-for-mac", "alice"):
         assert "route 192.168.7.0 255.255.255.0" in (project / f"local/clients/{name}.ovpn").read_text()
+    assert "The profiles have changed: run `python scripts/up.py`, then import them again." in said
     assert archived(project) == ["0001"]
     assert_whole(project)
 
@@ -169,7 +171,6 @@ def test_project_of_an_older_commit_updates_to_the_newest_and_loses_nothing(tmp_
     assert "Our own notes." in (project / "README.md").read_text()
     assert "max-clients 7" in (project / "server/server.conf").read_text()
     assert (project / "notes.txt").read_text() == "ours"
-    assert not [
-        line for line in git(project, "status", "--porcelain").splitlines() if line.startswith(("U", "A", "??"))
-    ]
+    assert not [line for line in git(project, "status", "--porcelain").splitlines() if "U" in line[:2]]
+    assert subprocess.run(["git", "grep", "--quiet", "<<<<<<<"], cwd=project, check=False).returncode == 1
     assert_whole(project)

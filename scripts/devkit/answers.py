@@ -17,6 +17,7 @@ ANSWERS_FILE = ".copier-answers.yml"
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # The common name of a certificate has at most 64 characters (RFC 5280, ub-common-name).
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
+RESERVED_NAMES = ("authority", "server")  # every report has a row of these names already
 HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
@@ -80,7 +81,7 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
     certificate_days = _whole_number(document, "certificate_days", 1, 3650)
     return Answers(
         project_name=_matching(document, "project_name", PROJECT_NAME, "a Compose project name"),
-        client_name=_matching(document, "client_name", CLIENT_NAME, "a client name"),
+        client_name=_client_name(document),
         vpn_host=vpn_host,
         vpn_listen=_address(document, "vpn_listen"),
         vpn_port=_whole_number(document, "vpn_port", 1, 65535),
@@ -104,6 +105,23 @@ def _matching(document: Mapping[str, object], name: str, pattern: re.Pattern[str
     value = _text(document, name)
     if not pattern.fullmatch(value):
         raise ValueError(f"{name}: {value!r} is not {what}.")
+    return value
+
+
+def client_name_fault(name: str) -> str | None:
+    """What is wrong with a client's name, as one sentence, or None."""
+    if not CLIENT_NAME.fullmatch(name):
+        return f"{name!r} is not a client name: use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., the first a letter or digit."
+    if name.casefold() in RESERVED_NAMES:
+        return f"{name!r} is not a client name: the report calls something else so."
+    return None
+
+
+def _client_name(document: Mapping[str, object]) -> str:
+    value = _text(document, "client_name")
+    fault = client_name_fault(value)
+    if fault:
+        raise ValueError(f"client_name: {fault}")
     return value
 
 

@@ -3,9 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from devkit.answers import ANSWERS_FILE
 from devkit.errors import UserError
@@ -27,10 +28,15 @@ def project_folder() -> Path:
     return here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
 
 
-def output() -> Console:
-    """Where results go: as wide as the terminal, or wide enough for every line when a program reads it."""
+def show(result: RenderableType) -> None:
+    """Print a result: as wide as the terminal, or in whole lines with no padding when a program reads it."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDE, soft_wrap=True)
+    if console.is_terminal:
+        console.print(result)
+        return
+    text = StringIO()
+    Console(file=text, width=WIDE).print(result)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def messages() -> Console:

@@ -44,6 +44,7 @@ class Attachment:
 
     network: str
     driver: str
+    subnet: IPv4Network | None
     address: IPv4Address | None
 
 

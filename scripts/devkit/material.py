@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from devkit import generation as generations
 from devkit import pki
-from devkit.answers import CLIENT_NAME, Answers
+from devkit.answers import Answers, client_name_fault
 from devkit.errors import UserError
 from devkit.files import BESIDE, make_folder, point, replace_all, sync, write
 from devkit.generation import Authority, Client, Generation, RotationKind
@@ -53,10 +54,10 @@ def profile_path(project: Path, name: str) -> Path:
     return local_folder(project) / "clients" / f"{name}.ovpn"
 
 
-def ensure_material(project: Path, answers: Answers, now: datetime) -> bool:
+def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["made", "changed", "unchanged"]:
     """Make the first generation if there is none, and bring the profiles up to date with the answers.
 
-    Returns whether a generation was made. Raises UserError when another run holds the project or something is
+    Returns what became of the profiles. Raises UserError when another run holds the project or something is
     damaged; OSError as it comes.
     """
     with _locked(project) as local:
@@ -69,8 +70,8 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> bool:
         generation = generations.settled(_load(local / "pki/current"), now)
         if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
-        _apply(project, generation, answers)
-    return made
+        changed = _apply(project, generation, answers)
+    return "made" if made else "changed" if changed else "unchanged"
 
 
 def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool, now: datetime) -> tuple[Renewal, ...]:
@@ -100,17 +101,17 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
     return tuple(renewals)
 
 
-def add_clients(project: Path, answers: Answers, names: Sequence[str], now: datetime) -> Generation:
+def add_clients(project: Path, answers: Answers, names: Sequence[str], now: datetime) -> None:
     """Issue to new clients.
 
     Raises UserError when a name is bad or taken, and as `ensure_material`.
     """
     for name in names:
-        if not CLIENT_NAME.fullmatch(name):
-            raise UserError(
-                f"{name!r} is not a client name: use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., beginning with a letter or "
-                "digit."
-            )
+        fault = client_name_fault(name)
+        if fault:
+            raise UserError(fault)
+    if len({name.casefold() for name in names}) < len(names):
+        raise UserError("a name stands there twice: give each client one of its own.")
     with _locked(project) as local:
         folder = local / "pki/current"
         current = generations.settled(_load(folder), now)
@@ -122,29 +123,26 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
                     f"there is a client {taken[name.casefold()]!r} already: `python scripts/client.py show "
                     f"{taken[name.casefold()]}` prints its profile."
                 )
-            taken[name.casefold()] = name
         superseded = [client for client in current.clients if client.name in names]
         for client in superseded:
             copy = make_folder(folder / "superseded") / f"{client.name}-{client.credential.serial_number:x}.pem"
             copy.unlink(missing_ok=True)
             write(copy, client.pem)
-        following = generations.with_clients(current, names, answers, now)
-        _apply(project, following, answers)
-    return following
+        _apply(project, generations.with_clients(current, names, answers, now), answers)
 
 
-def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> Generation:
-    """Revoke a client.
+def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> None:
+    """Revoke a client; one that is revoked already stays so.
 
     Raises UserError when there is no such client, and as `ensure_material`.
     """
     with _locked(project) as local:
         current = generations.settled(_load(local / "pki/current"), now)
-        if name not in {client.name for client in current.live_clients}:
-            raise UserError(f"there is no live client {name!r}: `python scripts/client.py list` shows all.")
-        following = generations.without_client(current, name, now)
-        _apply(project, following, answers)
-    return following
+        if name not in {client.name for client in current.clients}:
+            raise UserError(f"there is no client {name!r}: `python scripts/client.py list` shows all.")
+        if name in {client.name for client in current.live_clients}:
+            current = generations.without_client(current, name, now)
+        _apply(project, current, answers)
 
 
 def read_generation(project: Path) -> Generation:
@@ -156,9 +154,13 @@ def read_generation(project: Path) -> Generation:
 
 
 def fingerprint(project: Path) -> str:
-    """A short digest of all that the server reads when it starts: another one means that it must start anew."""
+    """A short digest of all that is read when the services start: another one means that they must start anew."""
     configs = local_folder(project) / "configs"
-    read_at_start = [project / "server/server.conf", *(configs / name for name in SERVER_FILES)]
+    read_at_start = [
+        project / "compose.yaml",
+        project / "server/server.conf",
+        *(configs / name for name in SERVER_FILES),
+    ]
     return hashlib.sha256(b"".join(hashlib.sha256(_read(path)).digest() for path in read_at_start)).hexdigest()[:16]
 
 
@@ -198,8 +200,8 @@ def _store(archive: Path, generation: Generation, project: Path, answers: Answer
     sync()
 
 
-def _apply(project: Path, generation: Generation, answers: Answers) -> None:
-    """Bring the folder of the generation in force up to date with it."""
+def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
+    """Bring the folder of the generation in force up to date with it; return whether a file has changed."""
     folder = (local_folder(project) / "pki/current").resolve()
     for unfinished in folder.rglob(f"{BESIDE}*"):
         unfinished.unlink()
@@ -221,6 +223,7 @@ def _apply(project: Path, generation: Generation, answers: Answers) -> None:
         elif path.suffix == ".tblk" and path.with_suffix(".ovpn") not in wanted:
             shutil.rmtree(path)
     _link_views(local_folder(project), answers.client_name)
+    return bool(changes)
 
 
 def _make_parents(top: Path, path: Path) -> None:
@@ -289,4 +292,5 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it from git or from your backup.") from None
+        source = "your backup" if "local" in path.parts else "git"
+        raise UserError(f"{path} is missing: restore it from {source}.") from None

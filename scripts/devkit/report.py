@@ -23,6 +23,7 @@ from devkit.pki import Credential
 
 WARN_BEFORE_END = timedelta(days=30)
 MOST_ROWS = 20
+OUTSIDE = "outside the routes"
 RENEW = "copier update --trust --vcs-ref=:current:"
 HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
               "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
@@ -63,10 +64,11 @@ class Report:
 
     answers: Answers
     engine: Engine
-    profile: Path
-    bundle: Path
+    profile: Path | None
+    bundle: Path | None
     ends: tuple[End, ...]
     containers: tuple[Reached, ...]
+    missed: tuple[IPv4Network, ...]
     warnings: tuple[str, ...]
     now: datetime
 
@@ -81,13 +83,16 @@ def make_report(
 ) -> Report:
     """Put the facts together; `containers` are the user's, without the devkit's own; `local` is the local folder."""
     ends = ends_of(generation)
+    containers = tuple(containers)
+    live = answers.client_name in {client.name for client in generation.live_clients}
     return Report(
         answers=answers,
         engine=engine,
-        profile=local / f"{answers.client_name}.ovpn",
-        bundle=local / f"{answers.client_name}.tblk",
+        profile=local / f"{answers.client_name}.ovpn" if live else None,
+        bundle=local / f"{answers.client_name}.tblk" if live else None,
         ends=ends,
         containers=tuple(_reached(container, answers.routes) for container in containers),
+        missed=_missed(containers, answers.routes),
         warnings=(*end_warnings(ends, now), *_engine_warnings(engine)),
         now=now,
     )
@@ -115,8 +120,8 @@ def as_document(report: Report) -> Mapping[str, object]:
             "version": report.engine.version,
             "operating_system": report.engine.operating_system,
         },
-        "profile": str(report.profile),
-        "tunnelblick_bundle": str(report.bundle),
+        "profile": str(report.profile) if report.profile else None,
+        "tunnelblick_bundle": str(report.bundle) if report.bundle else None,
         "vpn_subnet": str(answers.vpn_subnet),
         "routes": [str(route) for route in answers.routes],
         "containers": [
@@ -145,15 +150,19 @@ def as_document(report: Report) -> Mapping[str, object]:
 def as_text(report: Report, system: OperatingSystem, folder: Path) -> RenderableType:
     """The report for a person who works on this system, in this folder."""
     answers = report.answers
-    profile, bundle = (_short(path, folder) for path in (report.profile, report.bundle))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("Endpoint", f"{answers.vpn_host}:{answers.vpn_port} ({answers.vpn_protocol})")
     facts.add_row("Engine", escape(f"{report.engine.version} on {report.engine.operating_system}"))
-    facts.add_row("Profile", Text(profile))
-    for step in opening_steps(profile, bundle, system):
-        facts.add_row("", Text(step, style="dim"))
+    if report.profile and report.bundle:
+        profile, bundle = _short(report.profile, folder), _short(report.bundle, folder)
+        facts.add_row("Profile", Text(profile))
+        for step in opening_steps(profile, bundle, system):
+            facts.add_row("", Text(step, style="dim"))
+    else:
+        again = f"python scripts/client.py add {answers.client_name}"
+        facts.add_row("Profile", Text(f"{answers.client_name} is revoked; `{again}` issues it anew", style="yellow"))
     facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
     for row, end in enumerate(report.ends[:MOST_ROWS]):
         days = (end.at - report.now).days
@@ -161,7 +170,7 @@ def as_text(report: Report, system: OperatingSystem, folder: Path) -> Renderable
     if report.ends[MOST_ROWS:]:
         facts.add_row("", f"and {len(report.ends) - MOST_ROWS} more: python scripts/client.py list")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
-    return Group(facts, "", _container_table(report.containers), *warnings)
+    return Group(facts, "", _container_table(report.containers), *_how_to_add(report), *warnings)
 
 
 def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequence[str]:
@@ -178,6 +187,27 @@ def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequenc
                 # Or NetworkManager would send everything through the VPN.
                 f"                 nmcli connection modify {PurePath(profile).stem} ipv4.never-default yes",
             )
+
+
+def _how_to_add(report: Report) -> Iterable[RenderableType]:
+    """The finished command that adds the networks which the routes miss."""
+    if report.missed:
+        routes = ", ".join(str(network) for network in (*report.answers.routes, *report.missed))
+        yield ""
+        yield Text("To reach what is outside the routes, commit this project to git and run this; then run up.py and")
+        yield Text("import the profile again:")
+        yield Text(f"  {RENEW} --data rotate=none --data 'routes=[{routes}]'")
+
+
+def _missed(containers: Iterable[Container], routes: Sequence[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """The networks with containers that no route reaches, each once."""
+    attachments = [attachment for container in containers for attachment in container.attachments]
+    subnets = [
+        attachment.subnet
+        for attachment in attachments
+        if attachment.subnet and _place(attachment, routes).fault == OUTSIDE
+    ]
+    return tuple(dict.fromkeys(subnets))
 
 
 def _short(path: Path, folder: Path) -> str:
@@ -220,7 +250,7 @@ def _place(attachment: Attachment, routes: Sequence[IPv4Network]) -> Place:
     elif attachment.driver != "bridge":
         fault = f"the engine's host cannot reach its own {attachment.driver} networks"
     elif not any(address in route for route in routes):
-        fault = "outside the routes: add its network with `copier update --trust --data routes=...`"
+        fault = OUTSIDE
     else:
         fault = None
     return Place(attachment.network, str(address) if address else None, fault)
@@ -284,7 +314,7 @@ def short_serial(credential: Credential) -> str:
 def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
     """All clients: name, serial number, issued, ends, and since when and from where they are connected."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("Client", "Serial", "Issued", "Ends", "Connected since", "From", "Address"):
+    for heading in ("Client", "Serial", "Issued", "Ends", "Connected", "From", "Address"):
         table.add_column(heading, no_wrap=True)
     live = {client.name for client in generation.live_clients}
     for client in generation.clients:

@@ -6,7 +6,7 @@ What Docker refuses is raised as UserError.
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -91,8 +91,8 @@ class Stack:
     @_explained()
     def containers(self) -> tuple[Container, ...]:
         """All running containers of the engine, ours included, by name."""
-        drivers = {network.name: network.driver for network in self.networks()}
-        containers = (_container(container, drivers) for container in self._docker.container.list())
+        networks = {network.name: network for network in self.networks()}
+        containers = (_container(container, networks) for container in self._docker.container.list())
         return tuple(sorted(containers, key=lambda container: container.name))
 
     def is_ours(self, container: Container) -> bool:
@@ -187,7 +187,11 @@ class Stack:
         self._docker.compose.stop(stream_logs=False)
         if self._docker.image.exists(f"{self.project_name}-gateway"):
             # A firewall that was killed could not take its rules away.
-            self._docker.compose.run("firewall", ["firewall.sh", "remove"], remove=True, tty=False, dependencies=False)
+            # Detached, or it would read what is meant for the user's shell.
+            removal = self._docker.compose.run(
+                "firewall", ["firewall.sh", "remove"], detach=True, tty=False, dependencies=False
+            )
+            self._docker.wait(cast("WhaleContainer", removal))
         self._docker.compose.down(remove_orphans=True, remove_images="all" if images else None, quiet=True)
 
     def _is_healthy(self, service: str) -> bool:
@@ -211,20 +215,25 @@ def _network(network: WhaleNetwork) -> Network:
     )
 
 
-def _container(container: WhaleContainer, drivers: dict[str, str]) -> Container:
+def _container(container: WhaleContainer, networks: Mapping[str, Network]) -> Container:
     labels = container.config.labels or {}
-    networks = container.network_settings.networks or {}
+    places = container.network_settings.networks or {}
     return Container(
         name=container.name,
         image=container.config.image or "",
         project=labels.get(PROJECT_LABEL),
         service=labels.get(SERVICE_LABEL),
         attachments=tuple(
-            Attachment(name, drivers.get(name, ""), IPv4Address(place.ip_address) if place.ip_address else None)
-            for name, place in sorted(networks.items())
+            _attachment(networks.get(name, Network(name, "", (), None, None)), place.ip_address)
+            for name, place in sorted(places.items())
         ),
         ports=tuple(sorted(container.config.exposed_ports or {}, key=lambda port: (len(port), port))),
     )
+
+
+def _attachment(network: Network, address: str | None) -> Attachment:
+    subnet = network.subnets[0] if network.subnets else None
+    return Attachment(network.name, network.driver, subnet, IPv4Address(address) if address else None)
 
 
 def _most_telling(log: str) -> str:

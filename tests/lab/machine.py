@@ -38,6 +38,8 @@ class Mac:
         self._enter = ("nsenter", f"--net=/proc/{process_id}/ns/net", "--")
         self._options = options
         self.environment = os.environ | docker | {MARK: str(folder)}
+        # `python` is the one that this runs on, with what the scripts need.
+        self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
 
     def command(self, *command: str | Path) -> list[str]:
         """The command as it is run from outside of the lab."""

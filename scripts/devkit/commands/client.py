@@ -16,14 +16,14 @@ from devkit.report import client_table, end_warnings, ends_of
 def main(arguments: Sequence[str]) -> int:
     """Run `client.py`."""
     parser = commandline.parser(__doc__ or "")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="add|list|revoke|show")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="add|list|show|revoke")
     add = commands.add_parser("add", help="issue to new clients, and say where their profiles are")
-    add.add_argument("names", nargs="+", metavar="NAME")
+    add.add_argument("names", nargs="+", metavar="NAME", help="1 to 48 of A-Z, a-z, 0-9, -, _ and .")
     commands.add_parser("list", help="all clients: certificates, and who is connected")
-    revoke = commands.add_parser("revoke", help="end a client's access, and its session, at once")
-    revoke.add_argument("name", metavar="NAME")
     show = commands.add_parser("show", help="print a client's profile")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help="as in the list")
+    revoke = commands.add_parser("revoke", help="end a client's access, and its session, at once")
+    revoke.add_argument("name", metavar="NAME", help="as in the list")
     bodies = {"add": _add, "list": _list, "revoke": _revoke, "show": _show}
     return commandline.run(parser, lambda options: bodies[options.command](options), arguments)
 
@@ -48,7 +48,7 @@ def _list(_: argparse.Namespace) -> None:
         sessions = Stack(project, answers.project_name).sessions()
     except UserError as error:
         errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
-    commandline.output().print(client_table(generation, sessions))
+    commandline.show(client_table(generation, sessions))
     for warning in end_warnings(ends_of(generation), _now()):
         errors.print(f"warning: {warning}", style="yellow", markup=False)
 
@@ -65,8 +65,10 @@ def _revoke(options: argparse.Namespace) -> None:
     try:
         running = stack.running_material()
     except UserError as error:
-        errors.print(f"No session was ended: {error}", markup=False)
-        return
+        raise UserError(
+            f"{options.name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
+            "the session."
+        ) from error
     if running is None:
         errors.print("The stack is down, so there was no session to end.")
     elif running != fingerprint(project):
@@ -82,9 +84,11 @@ def _revoke(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     read_answers(project)
-    live = {client.name for client in read_generation(project).live_clients}
-    if options.name not in live:
-        raise UserError(f"there is no live client {options.name!r}: `python scripts/client.py list` shows all.")
+    generation = read_generation(project)
+    if options.name not in {client.name for client in generation.clients}:
+        raise UserError(f"there is no client {options.name!r}: `python scripts/client.py list` shows all.")
+    if options.name not in {client.name for client in generation.live_clients}:
+        raise UserError(f"{options.name} is revoked: `python scripts/client.py add {options.name}` issues it anew.")
     sys.stdout.write(profile_path(project, options.name).read_text())
 
 

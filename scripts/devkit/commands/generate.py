@@ -39,12 +39,14 @@ def _generate(options: argparse.Namespace) -> None:
     _mend_scripts(project)
     now = datetime.now(UTC).replace(microsecond=0)
     console = commandline.messages()
-    made = ensure_material(project, answers, now)
+    profiles = ensure_material(project, answers, now)
     profile = local_folder(project) / f"{answers.client_name}.ovpn"
-    if made:
+    if profiles == "made":
         console.print(f"Made the certificates; the profile is {profile}", markup=False)
     elif options.rotate == "none":
         console.print(f"The certificates are there; the profile is {profile}", markup=False)
+        if profiles == "changed":
+            console.print("The profiles have changed: run `python scripts/up.py`, then import them again.")
     else:
         _rotate(console, project, answers, options.rotate, options.revoke == "now", now)
 

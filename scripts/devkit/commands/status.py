@@ -32,7 +32,7 @@ def _status(options: argparse.Namespace) -> None:
     show_report(project, answers, stack, as_json=options.json)
     if running != fingerprint(project):
         commandline.messages().print(
-            "warning: the server runs with older certificates than there are: `python scripts/up.py` loads them.",
+            "warning: what runs is older than what is in this folder: `python scripts/up.py` loads it.",
             style="yellow",
         )
 
@@ -46,4 +46,4 @@ def show_report(project: Path, answers: Answers, stack: Stack, as_json: bool) ->
     if as_json:
         print(json.dumps(as_document(report), indent=2))
     else:
-        commandline.output().print(as_text(report, host.operating_system(), Path.cwd()))
+        commandline.show(as_text(report, host.operating_system(), Path.cwd()))
