@@ -200,14 +200,14 @@ def _how_to_add(report: Report) -> Iterable[RenderableType]:
 
 
 def _missed(containers: Iterable[Container], routes: Sequence[IPv4Network]) -> tuple[IPv4Network, ...]:
-    """The networks with containers that no route reaches, each once."""
+    """The networks with containers that no route reaches, each once, in their order."""
     attachments = [attachment for container in containers for attachment in container.attachments]
-    subnets = [
+    subnets = {
         attachment.subnet
         for attachment in attachments
         if attachment.subnet and _place(attachment, routes).fault == OUTSIDE
-    ]
-    return tuple(dict.fromkeys(subnets))
+    }
+    return tuple(sorted(subnets))
 
 
 def _short(path: Path, folder: Path) -> str:
