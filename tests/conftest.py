@@ -1,11 +1,14 @@
-"""What many tests share: projects made by Copier."""
+"""What many tests share: projects made by Copier, and a lab for each module that wants one."""
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import copier
 import pytest
+
+from tests.lab import Engine, Mac, lab
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,3 +38,22 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(pristine: Path, tmp_path: Path) -> Path:
     """A project of the test's own."""
     return shutil.copytree(pristine, tmp_path / "devkit", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[Mac, Engine]]:
+    """The lab of a module."""
+    with lab() as (mac, engine):
+        yield mac, engine
+
+
+@pytest.fixture(scope="module")
+def mac(machines: tuple[Mac, Engine]) -> Mac:
+    """The Mac of the module's lab."""
+    return machines[0]
+
+
+@pytest.fixture(scope="module")
+def engine(machines: tuple[Mac, Engine]) -> Engine:
+    """The engine of the module's lab."""
+    return machines[1]

@@ -11,17 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, copy_project
-from tests.lab import Mac, lab
+from tests.lab import Mac
 from tests.lab.cache import client_programs
 from tests.vpn import connected, eventually, fetch, place, script, start_client, up, web
 
 DONE = "Initialization Sequence Completed"
-
-
-@pytest.fixture(scope="module")
-def mac() -> Iterator[Mac]:
-    with lab() as (mac, _):
-        yield mac
 
 
 @pytest.fixture

@@ -17,22 +17,6 @@ OUR_RULE = re.compile(r"d4m0|D4M|10\.213\.94\.")
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[tuple[Mac, Engine]]:
-    with lab() as (mac, engine):
-        yield mac, engine
-
-
-@pytest.fixture(scope="module")
-def mac(machines: tuple[Mac, Engine]) -> Mac:
-    return machines[0]
-
-
-@pytest.fixture(scope="module")
-def engine(machines: tuple[Mac, Engine]) -> Engine:
-    return machines[1]
-
-
-@pytest.fixture(scope="module")
 def project(pristine: Path, mac: Mac) -> Path:
     """A project that is up for the tests of this module."""
     placed = place(pristine, mac)
@@ -234,6 +218,14 @@ def test_scripts_leave_standard_input_to_the_users_shell(mac: Mac, project: Path
     )
     assert shell.stdout.endswith("still here\n")
     up(mac, project)
+
+
+def test_up_on_the_engines_own_machine_takes_its_bridges_for_no_collision(
+    mac: Mac, engine: Engine, project: Path, client: Client
+) -> None:
+    in_vm = ["nsenter", f"--net=/proc/{engine.process_id}/ns/net", "--", sys.executable, "scripts/up.py", "--json"]
+    run = subprocess.run(in_vm, cwd=project, env=mac.environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_killed_firewall_leaves_no_duplicate_and_down_leaves_nothing(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.lab import WEB_IMAGE, Engine, Mac, lab, processes_of
+from tests.lab import WEB_IMAGE, Mac, lab, processes_of
 from tests.lab.machine import CGROUPS, PREFIX
 from tests.vpn import connected, eventually, fetch, place, up, web
 
@@ -160,14 +160,7 @@ def test_demo_uses_the_machines_own_engine_where_one_answers(labs: Path) -> None
         assert "d4m" not in mac.run("docker", "network", "ls").stdout
 
 
-def test_mac_has_no_way_to_the_machine_or_out(host: tuple[Mac, Engine]) -> None:
-    mac, _ = host
+def test_mac_has_no_way_to_the_machine_or_out(mac: Mac) -> None:
     routes = mac.run("ip", "route").stdout.splitlines()
     assert len(routes) == 2
     assert fetch(mac, "198.51.100.1", seconds=2) == "timed out"
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[tuple[Mac, Engine]]:
-    with lab() as machines:
-        yield machines

@@ -11,20 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
-from tests.lab import Engine, Mac, lab
+from tests.lab import Mac
 from tests.lab.cache import ROOT_FILESYSTEM
 from tests.vpn import eventually, place, script, up
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[tuple[Mac, Engine]]:
-    with lab() as (mac, engine):
-        yield mac, engine
-
-
-@pytest.fixture(scope="module")
-def mac(machines: tuple[Mac, Engine]) -> Mac:
-    return machines[0]
 
 
 @pytest.fixture

@@ -1,0 +1,69 @@
+"""What the report says of facts that the lab cannot show."""
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from devkit.answers import read_answers
+from devkit.facts import Attachment, Container, Engine
+from devkit.material import read_generation
+from devkit.report import Report, as_document, make_report, opening_steps
+
+NOW = datetime.now(UTC)
+
+
+def report(project: Path, engine: Engine, *containers: Container) -> Report:
+    generation = read_generation(project)
+    return make_report(read_answers(project), engine, project / "local", generation, containers, NOW)
+
+
+def engine(firewall_backend: str = "iptables") -> Engine:
+    return Engine("vm", "29.0.0", "Docker Desktop", firewall_backend, local=True)
+
+
+def container(driver: str, address: str, *ports: str) -> Container:
+    network = IPv4Network(f"{address}/24", strict=False)
+    return Container("one", "image", None, None, (Attachment("net", driver, network, IPv4Address(address)),), ports)
+
+
+def test_nftables_firewall_is_named_with_its_remedies(project: Path) -> None:
+    (warning,) = report(project, engine("nftables")).warnings
+    assert "gateway_mode_ipv4=nat-unprotected" in warning
+    assert report(project, engine()).warnings == ()
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan", "overlay"])
+def test_networks_that_the_engines_host_cannot_reach_are_said_to_be_so(project: Path, driver: str) -> None:
+    (reached,) = report(project, engine(), container(driver, "172.30.0.5")).containers
+    assert reached.places[0].fault == f"the engine's host cannot reach its own {driver} networks"
+
+
+def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
+    (reached,) = report(
+        project, engine(), container("bridge", "172.30.0.5", "80/tcp", "8443/tcp", "5432/tcp")
+    ).containers
+    assert reached.urls == ("http://172.30.0.5", "https://172.30.0.5:8443")
+
+
+def test_document_and_report_hold_the_same_facts(project: Path) -> None:
+    made = report(project, engine(), container("bridge", "192.168.9.5"))
+    document = as_document(made)
+    assert document["containers"] == [
+        {
+            "name": "one",
+            "image": "image",
+            "addresses": [
+                {"network": "net", "address": "192.168.9.5", "reachable": False, "reason": "outside the routes"}
+            ],
+            "ports": [],
+            "urls": [],
+        }
+    ]
+    assert made.missed == (IPv4Network("192.168.9.0/24"),)
+
+
+def test_each_system_has_its_own_way_to_open_the_profile() -> None:
+    assert "open local/a.tblk" in opening_steps("local/a.ovpn", "local/a.tblk", "macOS")[0]
+    assert "OpenVPN GUI" in opening_steps("local/a.ovpn", "local/a.tblk", "Windows")[0]
+    assert "sudo openvpn --config local/a.ovpn" in opening_steps("local/a.ovpn", "local/a.tblk", "Linux")[0]
