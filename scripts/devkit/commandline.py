@@ -32,7 +32,7 @@ def show(result: RenderableType) -> None:
     """Print a result: as wide as the terminal, or in whole lines with no padding when a program reads it."""
     console = Console()
     if console.is_terminal:
-        console.print(result)
+        console.print(result, crop=False)
         return
     text = StringIO()
     Console(file=text, width=WIDE).print(result)

@@ -196,7 +196,9 @@ def _how_to_add(report: Report) -> Iterable[RenderableType]:
         yield ""
         yield Text("To reach what is outside the routes, commit this project to git and run this; then run up.py and")
         yield Text("import the profile again:")
-        yield Text(f"  {RENEW} --data rotate=none --data 'routes=[{routes}]'")
+        # Whole, whatever the terminal's width: it is there to be copied.
+        command = f"  {RENEW} --data rotate=none --data 'routes=[{routes}]'"
+        yield Text(command, no_wrap=True, overflow="ignore")
 
 
 def _missed(containers: Iterable[Container], routes: Sequence[IPv4Network]) -> tuple[IPv4Network, ...]:
