@@ -13,6 +13,9 @@ from devkit.errors import UserError
 from devkit.pki import KeyType
 
 ANSWERS_FILE = ".copier-answers.yml"
+# What users are told to type: it takes no new version of the template; the second renews no certificates either.
+UPDATE = "copier update --trust --vcs-ref=:current:"
+CHANGE_ANSWER = f"{UPDATE} --data rotate=none --data"
 
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # The common name of a certificate has at most 64 characters (RFC 5280, ub-common-name).
@@ -61,7 +64,7 @@ def read_answers(project: Path) -> Answers:
     try:
         return parse_answers(cast("Mapping[str, object]", document))
     except ValueError as fault:
-        raise UserError(f"{path}: {fault} Mend it with `copier update --trust --data NAME=VALUE`.") from None
+        raise UserError(f"{path}: {fault} Mend it with `{CHANGE_ANSWER} NAME=VALUE`.") from None
 
 
 def parse_answers(document: Mapping[str, object]) -> Answers:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from devkit import generation as generations
 from devkit import pki
-from devkit.answers import Answers, client_name_fault
+from devkit.answers import UPDATE, Answers, client_name_fault
 from devkit.errors import UserError
 from devkit.files import BESIDE, make_folder, point, replace_all, sync, write
 from devkit.generation import Authority, Client, Generation, RotationKind
@@ -84,7 +84,7 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
         if kind == "leaf" and current.authority.credential.end <= now:
             raise UserError(
                 "the authority itself has ended, so it can sign nothing: make a new one with "
-                "`copier update --trust --vcs-ref=:current: --data rotate=all`."
+                f"`{UPDATE} --data rotate=all`."
             )
         archive = local / "pki/archive"
         folder_before = archive / f"{current.number - 1:04}"

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from devkit.answers import Answers
+from devkit.answers import CHANGE_ANSWER, UPDATE, Answers
 from devkit.facts import Attachment, Container, Engine, Session
 from devkit.generation import Generation, RotationKind
 from devkit.host import OperatingSystem
@@ -24,7 +24,6 @@ from devkit.pki import Credential
 WARN_BEFORE_END = timedelta(days=30)
 MOST_ROWS = 20
 OUTSIDE = "outside the routes"
-RENEW = "copier update --trust --vcs-ref=:current:"
 HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
               "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
 
@@ -35,7 +34,7 @@ class End:
 
     name: str
     at: datetime
-    renewal: str = RENEW
+    renewal: str = UPDATE
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def ends_of(generation: Generation) -> tuple[End, ...]:
     """The end of each certificate in force: the authorities', the server's, the live clients'."""
     names = ("authority", "previous authority")
     authorities = [
-        End(name, authority.credential.end, f"{RENEW} --data rotate=all")
+        End(name, authority.credential.end, f"{UPDATE} --data rotate=all")
         for name, authority in zip(names, generation.authorities, strict=False)
     ]
     clients = [End(client.name, client.credential.end) for client in generation.live_clients]
@@ -197,7 +196,7 @@ def _how_to_add(report: Report) -> Iterable[RenderableType]:
         yield Text("To reach what is outside the routes, commit this project to git and run this; then run up.py and")
         yield Text("import the profile again:")
         # Whole, whatever the terminal's width: it is there to be copied.
-        command = f"  {RENEW} --data rotate=none --data 'routes=[{routes}]'"
+        command = f"  {CHANGE_ANSWER} 'routes=[{routes}]'"
         yield Text(command, no_wrap=True, overflow="ignore")
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from devkit import commandline, host
-from devkit.answers import Answers, read_answers
+from devkit.answers import CHANGE_ANSWER, Answers, read_answers
 from devkit.commands.status import show_report
 from devkit.errors import UserError
 from devkit.facts import Container, Engine, Network
@@ -70,7 +70,7 @@ def _check_port(answers: Answers, engine: Engine, stack: Stack, containers: Iter
     if fault:
         raise UserError(
             f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} cannot be published because {fault}: "
-            "free it, or choose another with `copier update --trust --data vpn_port=NUMBER`."
+            f"free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`."
         )
 
 
@@ -81,7 +81,7 @@ def _check_routes(answers: Answers, networks: Iterable[Network]) -> None:
         route, interface = found
         raise UserError(
             f"{route} collides with this computer's own network {interface.network} ({interface.name}): choose "
-            "others with `copier update --trust --data routes=...` (or vpn_subnet=...)."
+            f"others with `{CHANGE_ANSWER} 'routes=[...]'` (or vpn_subnet=...)."
         )
 
 
