@@ -4,13 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devkit import commandline
-from devkit.answers import read_answers
+from devkit.answers import Answers, read_answers
 from devkit.errors import UserError
 from devkit.facts import Session
 from devkit.material import add_clients, fingerprint, profile_path, read_generation, revoke_client
 from devkit.report import client_table, end_warnings, ends_of
+
+if TYPE_CHECKING:
+    from devkit.stack import Stack
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,10 +47,8 @@ def _list(_: argparse.Namespace) -> None:
     generation = read_generation(project)
     errors = commandline.messages()
     sessions: Sequence[Session] = ()
-    from devkit.stack import Stack  # noqa: PLC0415 -- Docker's library takes half of the start; `add` needs none
-
     try:
-        sessions = Stack(project, answers.project_name).sessions()
+        sessions = _stack(project, answers).sessions()
     except UserError as error:
         errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
     commandline.show(client_table(generation, sessions))
@@ -59,9 +62,7 @@ def _revoke(options: argparse.Namespace) -> None:
     revoke_client(project, answers, options.name, _now())
     errors = commandline.messages()
     errors.print(f"{options.name} is revoked.", markup=False)
-    from devkit.stack import Stack  # noqa: PLC0415 -- as in _list
-
-    stack = Stack(project, answers.project_name)
+    stack = _stack(project, answers)
     try:
         running = stack.running_material()
     except UserError as error:
@@ -90,6 +91,12 @@ def _show(options: argparse.Namespace) -> None:
     if options.name not in {client.name for client in generation.live_clients}:
         raise UserError(f"{options.name} is revoked: `python scripts/client.py add {options.name}` issues it anew.")
     sys.stdout.write(profile_path(project, options.name).read_text())
+
+
+def _stack(project: Path, answers: Answers) -> "Stack":
+    from devkit.stack import Stack  # noqa: PLC0415 -- Docker's library takes half of the start; `add` needs none
+
+    return Stack(project, answers.project_name)
 
 
 def _now() -> datetime:
