@@ -45,9 +45,14 @@ def rules(engine: Engine, iptables: str = "iptables") -> list[str]:
 RULES_OF_AN_OPEN_FIREWALL = [
     "raw -A PREROUTING -i d4m0 -j ACCEPT",
     "filter -N D4M",
+    "filter -N D4M-INPUT",
+    "filter -A INPUT -i d4m0 -j D4M-INPUT",
     "filter -A D4M -o d4m0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     "filter -A D4M -d 172.16.0.0/12 -i d4m0 -j ACCEPT",
     "filter -A D4M -j DROP",
+    "filter -A D4M-INPUT -d 10.213.94.0/24 -j RETURN",
+    "filter -A D4M-INPUT -d 172.16.0.0/12 -j RETURN",
+    "filter -A D4M-INPUT -j DROP",
     "filter -A DOCKER-USER -o d4m0 -j D4M",
     "filter -A DOCKER-USER -i d4m0 -j D4M",
     "nat -A POSTROUTING -s 10.213.94.0/24 ! -o d4m0 -j MASQUERADE",
@@ -95,6 +100,16 @@ def test_network_outside_the_routes_is_not_opened(mac: Mac, client: Client) -> N
     mac.run("ip", "route", "add", "192.168.77.0/24", "via", "10.213.94.1")
     assert fetch(mac, address, seconds=3) == "timed out"
     mac.run("ip", "route", "del", "192.168.77.0/24", "via", "10.213.94.1")
+
+
+def test_engines_own_addresses_outside_the_routes_are_not_opened(mac: Mac, engine: Engine, client: Client) -> None:
+    uplink = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
+    mac.run("ip", "route", "add", f"{uplink}/32", "via", "10.213.94.1")
+    ping = ["ping", "-c", "2", "-W", "2"]
+    assert mac.run(*ping, uplink, check=False).returncode == 1
+    mac.run("ip", "route", "del", f"{uplink}/32", "via", "10.213.94.1")
+    for inside in ("10.213.94.1", "172.17.0.1"):
+        mac.run(*ping, inside)
 
 
 def test_container_cannot_open_a_connection_to_a_client(mac: Mac, client: Client, on_default_bridge: str) -> None:

@@ -5,6 +5,7 @@
 # for each network in filter FORWARD. And an internal network has no route back to the VPN's clients. So:
 #   raw PREROUTING     d4m0 is no foreign device
 #   filter DOCKER-USER what d4m0 sends goes through the chain D4M: the chosen routes pass, and answers to them
+#   filter INPUT       of the machine's own addresses, too, only those inside the routes and the VPN's own get through
 #   nat POSTROUTING    containers see the clients as their own gateway
 #
 # usage: firewall.sh          keep the rules; take them away when stopped
@@ -41,16 +42,24 @@ hooks() {
     fi
     echo "filter $forward -i $device -j $chain"
     echo "filter $forward -o $device -j $chain"
+    echo "filter INPUT -i $device -j $chain-INPUT"
     echo "nat POSTROUTING -s $VPN_SUBNET ! -o $device -j MASQUERADE"
 }
 
-# The chain as `iptables -S` prints it.
+# The chains as `iptables -S` prints them.
 chain_rules() {
     echo "-A $chain -o $device -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     for route in $ROUTES; do
         echo "-A $chain -d $route -i $device -j ACCEPT"
     done
     echo "-A $chain -j DROP"
+}
+
+input_rules() {
+    for network in $VPN_SUBNET $ROUTES; do
+        echo "-A $chain-INPUT -d $network -j RETURN" # to what the machine's own firewall says
+    done
+    echo "-A $chain-INPUT -j DROP"
 }
 
 # ACTION is iptables' own: -C, -I or -D.
@@ -62,13 +71,20 @@ each_hook() {
     done
 }
 
-chain_is_right() { [ "$(iptables -S "$chain" | grep '^-A')" = "$(chain_rules)" ]; }
+listed() { iptables -S "$1" | grep '^-A'; }
 
-check() { chain_is_right && each_hook -C; } 2> /dev/null
+chains_are_right() { [ "$(listed "$chain")" = "$(chain_rules)" ] && [ "$(listed "$chain-INPUT")" = "$(input_rules)" ]; }
+
+check() { chains_are_right && each_hook -C; } 2> /dev/null
 
 insert_missing() {
-    # In one transaction: the chain is never seen half-filled.
-    chain_is_right 2> /dev/null || { echo "*filter"; echo ":$chain - [0:0]"; chain_rules; echo COMMIT; } | restore
+    # In one transaction: no chain is ever seen half-filled.
+    chains_are_right 2> /dev/null || {
+        printf '*filter\n:%s - [0:0]\n:%s - [0:0]\n' "$chain" "$chain-INPUT"
+        chain_rules
+        input_rules
+        echo COMMIT
+    } | restore
     hooks | while read -r table hook match; do
         # shellcheck disable=SC2086
         iptables -t "$table" -C "$hook" $match 2> /dev/null || iptables -t "$table" -I "$hook" 1 $match
@@ -80,7 +96,9 @@ remove() {
         # shellcheck disable=SC2086
         while iptables -t "$table" -D "$hook" $match 2> /dev/null; do :; done
     done
-    if iptables -F "$chain" 2> /dev/null; then iptables -X "$chain"; fi
+    for ours in "$chain" "$chain-INPUT"; do
+        if iptables -F "$ours" 2> /dev/null; then iptables -X "$ours"; fi
+    done
 }
 
 choose_backend
