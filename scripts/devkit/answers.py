@@ -22,9 +22,13 @@ PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 RESERVED_NAMES = ("authority", "server")  # every report has a row of these names already
 HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+IMAGE_REGISTRY = re.compile(
+    r"(?=.{0,150}\Z)([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?"
+)
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
 Protocol = Literal["tcp", "udp"]
+Kubernetes = Literal["none", "docker-desktop", "kind", "k3s"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,18 @@ class Answers:
     vpn_listen: IPv4Address
     vpn_port: int
     vpn_protocol: Protocol
+    kubernetes: Kubernetes
     vpn_subnet: IPv4Network
     routes: tuple[IPv4Network, ...]
+    image_registry: str
     key_type: KeyType
     certificate_days: int
     authority_days: int
+
+    @property
+    def image(self) -> str:
+        """The repository of the gateway's image, as `docker push` and a cluster name it."""
+        return f"{self.image_registry}/{self.project_name}-gateway".removeprefix("/")
 
 
 def read_answers(project: Path) -> Answers:
@@ -89,8 +100,10 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
         vpn_listen=_address(document, "vpn_listen"),
         vpn_port=_whole_number(document, "vpn_port", 1, 65535),
         vpn_protocol=_protocol(document),
+        kubernetes=_kubernetes(document),
         vpn_subnet=vpn_subnet,
         routes=_routes(document, vpn_subnet, endpoint),
+        image_registry=_matching(document, "image_registry", IMAGE_REGISTRY, "an image registry"),
         key_type=_key_type(document),
         certificate_days=certificate_days,
         authority_days=_whole_number(document, "authority_days", certificate_days, 36500),
@@ -139,6 +152,13 @@ def _protocol(document: Mapping[str, object]) -> Protocol:
     value = document.get("vpn_protocol")
     if value not in ("tcp", "udp"):
         raise ValueError(f"vpn_protocol: {value!r} is neither 'tcp' nor 'udp'.")
+    return value
+
+
+def _kubernetes(document: Mapping[str, object]) -> Kubernetes:
+    value = document.get("kubernetes")
+    if value not in ("none", "docker-desktop", "kind", "k3s"):
+        raise ValueError(f"kubernetes: {value!r} is none of 'none', 'docker-desktop', 'kind' and 'k3s'.")
     return value
 
 

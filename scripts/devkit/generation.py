@@ -8,6 +8,7 @@ configs/                        exactly what the server's container mounts
 profiles/                       what users import
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -215,7 +216,15 @@ def parse_lists(pem: bytes) -> Iterator[tuple[x509.Name, tuple[x509.RevokedCerti
         yield revoked.issuer, tuple(revoked)
 
 
-def files(generation: Generation, skeleton: str, answers: Answers) -> Iterator[tuple[PurePosixPath, bytes, int]]:
+@dataclass(frozen=True)
+class ReadableParts:
+    """The texts that git tracks and that files of a generation take in: client.conf and server.conf."""
+
+    client_conf: str
+    server_conf: str
+
+
+def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Iterator[tuple[PurePosixPath, bytes, int]]:
     """Path, content and mode of each file, in an order that is safe to write them in: `ccd`, which lets in, last."""
     trusted = b"".join(authority.credential.certificate_pem for authority in generation.authorities)
     for name, authority in zip(("authority", "previous-authority"), generation.authorities, strict=False):
@@ -225,16 +234,20 @@ def files(generation: Generation, skeleton: str, answers: Answers) -> Iterator[t
     # The server reads its keys as root, then becomes nobody, who goes on reading the list and ccd. Nobody else gets
     # this far: the folders above are closed.
     configs = PurePosixPath("configs")
-    yield configs / "crl.pem", generation.server_crl, READABLE
-    yield configs / "ca.crt", trusted, READABLE
-    yield configs / "server.crt", generation.server.certificate_pem, READABLE
-    yield configs / "server.key", generation.server.key_pem, PRIVATE
-    yield configs / "tls-crypt-v2.key", generation.tls_crypt_v2, PRIVATE
+    server_files = {
+        "crl.pem": (generation.server_crl, READABLE),
+        "ca.crt": (trusted, READABLE),
+        "server.crt": (generation.server.certificate_pem, READABLE),
+        "server.key": (generation.server.key_pem, PRIVATE),
+        "tls-crypt-v2.key": (generation.tls_crypt_v2, PRIVATE),
+    }
+    for name, (content, mode) in server_files.items():
+        yield configs / name, content, mode
     for client in generation.clients:
         yield PurePosixPath("clients") / f"{client.name}.pem", client.pem, PRIVATE
     for client in generation.live_clients:
         profile = rendering.profile(
-            skeleton,
+            parts.client_conf,
             authority=trusted,
             certificate=client.credential.certificate_pem,
             key=client.credential.key_pem,
@@ -245,8 +258,21 @@ def files(generation: Generation, skeleton: str, answers: Answers) -> Iterator[t
         identifier = f"d4m-devkit.{answers.project_name}.{client.name}"
         for path, content in rendering.tunnelblick_bundle(identifier, generation.number, profile).items():
             yield profiles / f"{client.name}.tblk" / path, content, PRIVATE
+    values = rendering.helm_values(
+        answers,
+        parts.server_conf,
+        {name: content for name, (content, _) in server_files.items()},
+        [client.name for client in generation.live_clients],
+        _digest_of_revocations(generation),
+    )
+    yield PurePosixPath("values.yaml"), values, PRIVATE
     for client in generation.live_clients:
         yield configs / "ccd" / client.name, b"", READABLE
+
+
+def _digest_of_revocations(generation: Generation) -> str:
+    numbers = sorted(entry.serial_number for authority in generation.authorities for entry in authority.revoked)
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
 
 
 def _issue_server(authority: Authority, answers: Answers, now: datetime) -> Credential:

@@ -3,7 +3,7 @@
     local/pki/archive/0001/     one generation; it is never moved, so a container that mounts it keeps what it has
     local/pki/archive/unused-*  one that was cut short before it came into force
     local/pki/current           a link to the generation in force: switching it is one rename
-    local/configs, local/clients, local/docker-for-mac.ovpn, ...: links through `current`
+    local/configs, local/clients, local/values.yaml, local/docker-for-mac.ovpn, ...: links through `current`
 
 `clients/` and `crl.pem` say who may connect; `configs/ccd`, the server's list and the profiles follow from them. A run
 that is cut short leaves what follows behind, and the next run brings it up to date.
@@ -26,7 +26,7 @@ from devkit import pki
 from devkit.answers import UPDATE, Answers, client_name_fault
 from devkit.errors import UserError
 from devkit.files import BESIDE, make_folder, point, replace_all, sync, write
-from devkit.generation import Authority, Client, Generation, RotationKind
+from devkit.generation import Authority, Client, Generation, ReadableParts, RotationKind
 from devkit.pki import Credential
 
 LOCK_SECONDS = 30
@@ -192,7 +192,7 @@ def _store(archive: Path, generation: Generation, project: Path, answers: Answer
     make_folder(staging)
     for folder in FOLDERS:  # also where no client is left
         _make_parents(staging, staging / folder / "file")
-    for path, content, mode in generations.files(generation, _skeleton(project), answers):
+    for path, content, mode in generations.files(generation, _readable_parts(project), answers):
         _make_parents(staging, staging / path)
         write(staging / path, content, mode)
     sync()
@@ -206,7 +206,7 @@ def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
     for unfinished in folder.rglob(f"{BESIDE}*"):
         unfinished.unlink()
     wanted = {folder / path: (content, mode) for path, content, mode in
-              generations.files(generation, _skeleton(project), answers)}  # fmt: skip
+              generations.files(generation, _readable_parts(project), answers)}  # fmt: skip
     changes = []
     for path, (content, mode) in wanted.items():
         if not path.exists() or path.read_bytes() != content:
@@ -234,6 +234,7 @@ def _make_parents(top: Path, path: Path) -> None:
 def _link_views(local: Path, client_name: str) -> None:
     point(local / "configs", "pki/current/configs")
     point(local / "clients", "pki/current/profiles")
+    point(local / "values.yaml", "pki/current/values.yaml")
     for suffix in (".ovpn", ".tblk"):
         if (local / f"clients/{client_name}{suffix}").exists():
             point(local / f"{client_name}{suffix}", f"clients/{client_name}{suffix}")
@@ -241,8 +242,11 @@ def _link_views(local: Path, client_name: str) -> None:
             (local / f"{client_name}{suffix}").unlink(missing_ok=True)
 
 
-def _skeleton(project: Path) -> str:
-    return _read(project / "client/client.conf").decode()
+def _readable_parts(project: Path) -> ReadableParts:
+    return ReadableParts(
+        client_conf=_read(project / "client/client.conf").decode(),
+        server_conf=_read(project / "server/server.conf").decode(),
+    )
 
 
 def _load(folder: Path) -> Generation:

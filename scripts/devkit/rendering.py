@@ -1,8 +1,17 @@
-"""Pure functions from facts to the texts that the VPN apps open."""
+"""Pure functions from facts to the texts that the VPN apps open, and to the Helm chart's values."""
 
 import plistlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+
+import yaml
+
+from devkit.answers import Answers
+
+VALUES_HEADER = """\
+# The values of chart/, written by scripts/generate.py. Secret: they hold the server's keys (not the authority's).
+#   helm upgrade --install devkit ./chart -n docker-for-mac --create-namespace -f local/values.yaml
+"""
 
 
 def profile(skeleton: str, authority: bytes, certificate: bytes, key: bytes, tls_crypt_v2: bytes) -> bytes:
@@ -27,3 +36,41 @@ def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mappin
         PurePosixPath("Contents/Info.plist"): plistlib.dumps(properties),
         PurePosixPath("Contents/Resources/config.ovpn"): profile_,
     }
+
+
+def helm_values(
+    answers: Answers, server_conf: str, material: Mapping[str, bytes], clients: Sequence[str], revocations: str
+) -> bytes:
+    """The chart's values: `material` is what the server mounts, by its files' names; `revocations` a digest."""
+    values = {
+        "image": {"repository": answers.image},
+        # Docker Desktop's one node is the engine's machine; there the Docker networks are reached, too.
+        "hostNetwork": answers.kubernetes == "docker-desktop",
+        "vpn": {
+            "protocol": answers.vpn_protocol,
+            "port": answers.vpn_port,
+            "subnet": str(answers.vpn_subnet),
+            "routes": [str(route) for route in answers.routes],
+        },
+        # kind has no load balancer of its own, and its nodes' ports are out of reach.
+        "service": {"type": "ClusterIP" if answers.kubernetes == "kind" else "LoadBalancer"},
+        "clients": list(clients),
+        "revocations": revocations,
+        "serverConf": server_conf,
+        "material": {name: content.decode() for name, content in material.items()},
+    }
+    document = yaml.dump(values, Dumper=_ReadableDumper, sort_keys=False, allow_unicode=True)
+    return (VALUES_HEADER + document).encode()
+
+
+class _ReadableDumper(yaml.SafeDumper):
+    """Writes texts of many lines as such."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Helm reads 1e5 as a number, and PyYAML does not.
+    style = "|" if "\n" in text else '"' if text[:1].isdigit() else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_ReadableDumper.add_representer(str, _text)

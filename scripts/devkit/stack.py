@@ -19,6 +19,7 @@ from python_on_whales import Network as WhaleNetwork
 from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
+from devkit.answers import Answers
 from devkit.errors import UserError
 from devkit.facts import Attachment, Container, Engine, Network, Session
 
@@ -45,8 +46,9 @@ def _explained() -> Iterator[None]:
 class Stack:
     """One project's services, and the engine that they run on."""
 
-    def __init__(self, project: Path, project_name: str) -> None:
-        self.project_name = project_name
+    def __init__(self, project: Path, answers: Answers) -> None:
+        self.project_name = answers.project_name
+        self._image = answers.image
         self._docker = DockerClient(compose_files=[project / "compose.yaml"], compose_project_directory=project)
 
     def engine(self) -> Engine:
@@ -185,7 +187,7 @@ class Stack:
         Raises UserError.
         """
         self._docker.compose.stop(stream_logs=False)
-        if self._docker.image.exists(f"{self.project_name}-gateway"):
+        if self._docker.image.exists(self._image):
             # A firewall that was killed could not take its rules away.
             # Detached, or it would read what is meant for the user's shell.
             removal = self._docker.compose.run(

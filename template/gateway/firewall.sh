@@ -17,20 +17,20 @@ device=d4m0
 chain=D4M
 seconds=5
 
+iptables() { "iptables-$backend" --wait "$@"; }
+restore() { "iptables-$backend-restore" --wait --noflush; }
+
 # Rules placed through the other backend have no effect: take the one that the engine's own rules are in.
 choose_backend() {
     for backend in nft legacy; do
-        iptables() { "iptables-$backend" --wait "$@"; }
-        restore() { "iptables-$backend-restore" --wait --noflush; }
         if iptables -S FORWARD | grep -q DOCKER-USER; then
             forward=DOCKER-USER
             return
         fi
     done 2> /dev/null
-    # No Docker rules at all (Podman, another engine): take the usual backend and its own chain.
-    backend=default
-    iptables() { command iptables --wait "$@"; }
-    restore() { command iptables-restore --wait --noflush; }
+    # No Docker rules at all (a pod, Podman): take the backend that the kernel has, the newer one first.
+    backend=nft
+    iptables -t nat -S > /dev/null 2>&1 || backend=legacy
     forward=FORWARD
 }
 

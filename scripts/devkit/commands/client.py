@@ -68,7 +68,7 @@ def _revoke(options: argparse.Namespace) -> None:
     except UserError as error:
         raise UserError(
             f"{options.name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
-            "the session."
+            "the session. If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there."
         ) from error
     if running is None:
         errors.print("The stack is down, so there was no session to end.")
@@ -96,7 +96,7 @@ def _show(options: argparse.Namespace) -> None:
 def _stack(project: Path, answers: Answers) -> "Stack":
     from devkit.stack import Stack  # noqa: PLC0415 -- Docker's library takes half of the start; `add` needs none
 
-    return Stack(project, answers.project_name)
+    return Stack(project, answers)
 
 
 def _now() -> datetime:

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
 def _down(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    stack = Stack(project, answers.project_name)
+    stack = Stack(project, answers)
     stack.engine()
     stack.require_compose()
     progress = commandline.messages()

@@ -25,7 +25,7 @@ def _status(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     read_generation(project)
-    stack = Stack(project, answers.project_name)
+    stack = Stack(project, answers)
     running = stack.running_material()
     if running is None:
         raise UserError("the VPN is down: bring it up with `python scripts/up.py`.")

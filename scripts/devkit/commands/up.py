@@ -30,7 +30,7 @@ def _up(options: argparse.Namespace) -> None:
     answers = read_answers(project)
     generation = read_generation(project)
     _check_ends(generation)
-    stack = Stack(project, answers.project_name)
+    stack = Stack(project, answers)
     engine = stack.engine()
     stack.require_compose()
     networks = stack.networks()

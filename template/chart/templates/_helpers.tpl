@@ -1,0 +1,105 @@
+{{/* What several templates share. */}}
+
+{{- define "labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "selector" . }}
+{{- end }}
+
+{{- define "selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "image" -}}
+{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag }}{{ end }}
+{{- end }}
+
+{{/* Where the material comes from: "values", "secret" or "folders". */}}
+{{- define "source" -}}
+{{- if .Values.existingSecret }}secret{{ else if or .Values.dirPaths.local .Values.dirPaths.configs }}folders{{ else }}values{{ end }}
+{{- end }}
+
+{{- define "secret" -}}
+{{ .Values.existingSecret | default .Release.Name }}
+{{- end }}
+
+{{- define "configsFolder" -}}
+{{ .Values.dirPaths.configs | default (printf "%s/configs" (trimSuffix "/" .Values.dirPaths.local)) }}
+{{- end }}
+
+{{/* The server's port inside the pod; not the Service's. */}}
+{{- define "serverPort" }}11194{{ end }}
+
+{{/* `kubectl port-forward` comes from the pod's loopback address, where a server on the node's address does not listen. */}}
+{{- define "needsRelay" -}}
+{{- if and .Values.hostNetwork (eq .Values.service.type "ClusterIP") (eq .Values.vpn.protocol "tcp") }}yes{{ end }}
+{{- end }}
+
+{{- define "containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* What another value means for the pods: changed, they start anew. crl.pem and the clients are read while it runs. */}}
+{{- define "checksum" -}}
+{{- $material := omit .Values.material "crl.pem" }}
+{{- if .Values.existingSecret }}
+{{- $found := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret | default dict }}
+{{- $material = omit ($found.data | default dict) "crl.pem" }}
+{{- end }}
+{{- list $material .Values.serverConf .Values.revocations | toJson | sha256sum }}
+{{- end }}
+
+{{/* Fails with one sentence that names the bad value's key. */}}
+{{- define "validate" -}}
+{{- range $key, $cidrs := dict "vpn.subnet" (list .Values.vpn.subnet) "vpn.routes" .Values.vpn.routes
+    "service.loadBalancerSourceRanges" .Values.service.loadBalancerSourceRanges }}
+{{- range $cidr := $cidrs }}{{ include "validateCidr" (dict "key" $key "cidr" $cidr) }}{{ end }}
+{{- end }}
+{{- if not (hasSuffix "/24" .Values.vpn.subnet) }}
+{{- fail (printf "vpn.subnet: %q is not a /24." .Values.vpn.subnet) }}
+{{- end }}
+{{- if and .Values.existingSecret (or .Values.dirPaths.data .Values.dirPaths.local .Values.dirPaths.configs) }}
+{{- fail "existingSecret and dirPaths are both set: the material comes from one place, so leave one of them empty." }}
+{{- end }}
+{{- if and .Values.dirPaths.data (eq (include "source" .) "values") }}
+{{- fail "dirPaths.data is set, but neither dirPaths.local nor dirPaths.configs: name the project's local folder, too." }}
+{{- end }}
+{{- if not .Values.vpn.routes }}
+{{- fail "vpn.routes is empty, so clients would reach nothing: add `-f local/values.yaml`, which scripts/generate.py writes." }}
+{{- end }}
+{{- if and (not .Values.serverConf) (not .Values.dirPaths.data) }}
+{{- fail "serverConf is empty: add `-f local/values.yaml`, which scripts/generate.py writes." }}
+{{- end }}
+{{- if eq (include "source" .) "values" }}
+{{- range $name := list "ca.crt" "server.crt" "server.key" "tls-crypt-v2.key" "crl.pem" }}
+{{- if not (index $.Values.material $name) }}
+{{- fail (printf "material.%s is missing: add `-f local/values.yaml`, which scripts/generate.py writes, or set existingSecret or dirPaths." $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace | default dict }}
+{{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "privileged" $namespace }}
+{{- if ne $level "privileged" }}
+{{- fail (printf "the namespace %s enforces the Pod Security level %q, under which no pod may make a tunnel: install into one that has the label pod-security.kubernetes.io/enforce=privileged." .Release.Namespace $level) }}
+{{- end }}
+{{- end }}
+
+{{- define "validateCidr" -}}
+{{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" }}
+{{- if not (regexMatch (printf "^(%s[.]){3}%s/(3[0-2]|[12]?[0-9])$" $byte $byte) .cidr) }}
+{{- fail (printf "%s: %q is not an IPv4 network, such as 10.96.0.0/12." .key .cidr) }}
+{{- end }}
+{{- $parts := splitList "/" .cidr }}
+{{- $number := 0 }}
+{{- range $byte := splitList "." (first $parts) }}{{ $number = add (mul $number 256) (atoi $byte) }}{{ end }}
+{{- $size := 1 }}
+{{- range until (int (sub 32 (atoi (last $parts)))) }}{{ $size = mul $size 2 }}{{ end }}
+{{- if mod $number $size }}
+{{- $network := sub $number (mod $number $size) }}
+{{- $dotted := printf "%d.%d.%d.%d" (div $network 16777216) (mod (div $network 65536) 256) (mod (div $network 256) 256) (mod $network 256) }}
+{{- fail (printf "%s: %q has host bits set: the network is %s/%s." .key .cidr $dotted (last $parts)) }}
+{{- end }}
+{{- end }}
