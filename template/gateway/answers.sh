@@ -3,7 +3,7 @@
 # usage: answers.sh tcp|udp HOST PORT
 set -eu
 protocol=$1 host=$2 port=$3
-seconds=20
+seconds=10
 [ "$protocol" = udp ] || protocol=tcp-client
 
 cd /etc/openvpn/configs
@@ -12,7 +12,7 @@ openvpn --genkey tls-crypt-v2-client /run/client.key --tls-crypt-v2 tls-crypt-v2
 printf 'nobody\nnothing\n' > /run/login
 chmod 0600 /run/login
 timeout "$seconds" openvpn --client --dev null --proto "$protocol" --remote "$host" "$port" --nobind --ca ca.crt \
-    --tls-crypt-v2 /run/client.key --auth-user-pass /run/login --connect-retry 1 1 --verb 3 > /run/log 2>&1 &
+    --tls-crypt-v2 /run/client.key --auth-user-pass /run/login --connect-retry 1 1 --tmp-dir /run --verb 3 > /run/log 2>&1 &
 trap 'kill $! 2> /dev/null || :' EXIT
 while kill -0 $! 2> /dev/null; do
     if grep 'TLS: Initial packet from' /run/log; then exit; fi

@@ -67,6 +67,7 @@ BUILT_IN = (
     Kind("networking.k8s.io", "v1", "Ingress", "ingresses", short="ing"),
     Kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", namespaced=False),
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short="netpol"),
+    Kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", namespaced=False),
     Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short="pdb"),
     Kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", namespaced=False),
     Kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import cast
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 
 from tests.cluster.kinds import BUILT_IN, DEFINITION, NAMESPACE, Document, Kind, kinds_of_definition
 from tests.cluster.patches import server_side_apply

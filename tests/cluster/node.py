@@ -1,0 +1,369 @@
+"""The rest of a cluster around the stand-in for the API: pods that really run, in the lab's engine.
+
+    with api_server() as api, cluster_node(api, mac, engine) as node:
+        api.put({"apiVersion": "v1", "kind": "Pod", ...})
+
+A pod is a container that holds the network namespace, and beside it each container of the manifest with its own
+command, environment, mounts and securityContext, as a kubelet runs it. A StatefulSet's pods are made, and replaced when
+its template changes. A Service's cluster IP leads to its ready pods, and one of type LoadBalancer is published on
+127.0.0.1, as Docker Desktop does.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.store import Api, Refusal
+from tests.lab import Engine, Mac
+
+Document = dict[str, Any]
+
+POD_NETWORK = "pods"
+POD_CIDR = "10.244.0.0/24"
+SECONDS_BETWEEN_LOOKS = 0.2
+REVISION = "controller-revision-hash"
+LABEL = "pod"  # of every container here: the pod that it belongs to
+
+
+@contextmanager
+def cluster_node(api: Api, mac: Mac, engine: Engine, runtime: str = "docker://28.5.2") -> Iterator["Node"]:
+    """Join the lab's VM to the stand-in as its one node, until the end of the block."""
+    node = Node(api, mac, engine, runtime)
+    thread = threading.Thread(target=node.work)
+    thread.start()
+    try:
+        yield node
+    finally:
+        node.stopping.set()
+        thread.join()
+
+
+class Node:
+    """What scheduler, controllers, kubelet and kube-proxy do, as far as this project meets them."""
+
+    def __init__(self, api: Api, mac: Mac, engine: Engine, runtime: str) -> None:
+        self.stopping = threading.Event()
+        self._api = api
+        self._mac = mac
+        self._engine = engine
+        self._running: dict[str, str] = {}  # name and uid of each pod
+        self._forwarded: dict[str, str] = {}
+        self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
+        mac.run("docker", "network", "create", "--subnet", POD_CIDR, POD_NETWORK)
+        api.put({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"},
+            "spec": {"podCIDR": POD_CIDR, "podCIDRs": [POD_CIDR]},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": self.address}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "nodeInfo": {
+                    "architecture": "amd64", "bootID": "", "containerRuntimeVersion": runtime, "kernelVersion": "",
+                    "kubeProxyVersion": "", "kubeletVersion": f"v{api.version}.0", "machineID": "",
+                    "operatingSystem": "linux", "osImage": "Docker Desktop", "systemUUID": "",
+                },
+            },
+        })  # fmt: skip
+        api.put({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+                 "spec": {"cidrs": ["10.96.0.0/12"]}})  # fmt: skip
+
+    def work(self) -> None:
+        """Bring what runs to what is wanted, again and again."""
+        while not self.stopping.wait(SECONDS_BETWEEN_LOOKS):
+            try:
+                self._look()
+            except (Refusal, subprocess.SubprocessError):  # such as an object that was deleted meanwhile
+                traceback.print_exc()
+
+    def container(self, pod: str, container: str) -> str:
+        """The name in Docker of a pod's container."""
+        return f"k8s-{pod}-{container}"
+
+    def _look(self) -> None:
+        for wanted in self._api.find("StatefulSet"):
+            self._control(wanted)
+        self._collect_garbage()
+        pods = self._api.find("Pod")
+        wanted_pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
+        for name in [name for name, uid in self._running.items() if wanted_pods.get(name) != uid]:
+            self._remove(name)
+        for pod in pods:
+            with suppress(Refusal):  # a Secret that is not there, or not any more
+                self._write_volumes(pod)
+                if pod["metadata"]["name"] not in self._running:
+                    self._start(pod)
+            if pod["metadata"]["name"] in self._running:
+                self._report(pod)
+        for service in self._api.find("Service"):
+            self._forward(service)
+
+    def _collect_garbage(self) -> None:
+        alive = {owner["metadata"]["uid"] for owner in self._api.find("StatefulSet")}
+        for pod in self._api.find("Pod"):
+            if any(owner["uid"] not in alive for owner in pod["metadata"].get("ownerReferences", [])):
+                self._api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+
+    # The controller of StatefulSets.
+
+    def _control(self, wanted: Document) -> None:
+        metadata, spec = wanted["metadata"], wanted["spec"]
+        revision = f"{abs(hash(json.dumps(spec['template'], sort_keys=True))):x}"[:10]
+        pods = {
+            pod["metadata"]["name"]: pod
+            for pod in self._api.find("Pod", metadata["namespace"])
+            if pod["metadata"].get("ownerReferences", [{}])[0].get("uid") == metadata["uid"]
+        }
+        names = [f"{metadata['name']}-{number}" for number in range(spec["replicas"])]
+        current = [name for name in names if name in pods and _revision(pods[name]) == revision]
+        for name, pod in pods.items():
+            if name not in names or _revision(pod) != revision:
+                self._api.delete("Pod", name, metadata["namespace"])
+        for name in names:
+            if name not in pods:
+                self._api.put(_pod_of(wanted, name, revision))
+        ready = sum(_is_ready(pods[name]) for name in current)
+        status = {
+            "observedGeneration": metadata["generation"], "replicas": len(names), "readyReplicas": ready,
+            "availableReplicas": ready, "updatedReplicas": len(current), "currentReplicas": len(current),
+            "currentRevision": revision, "updateRevision": revision,
+        }  # fmt: skip
+        if wanted.get("status") != status:
+            self._api.put(wanted | {"status": status})
+
+    # The kubelet.
+
+    def _start(self, pod: Document) -> None:
+        metadata, spec = pod["metadata"], pod["spec"]
+        name = metadata["name"]
+        self._running[name] = metadata["uid"]
+        shared = ["--network", "host"]
+        if not spec.get("hostNetwork"):
+            # A node forwards, and what a pod's network begins with is the node's; a lab's is this machine's instead.
+            self._docker("run", "--detach", "--name", self.container(name, "network"), "--label", f"{LABEL}={name}",
+                         "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=1",
+                         "--stop-signal", "KILL", "--cap-drop", "ALL", *self._service_names(metadata["namespace"]), "debian:trixie-slim",
+                         "sleep", "infinity")  # fmt: skip
+            shared = ["--network", f"container:{self.container(name, 'network')}"]
+        pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
+        for container in spec["containers"]:
+            self._docker("run", "--detach", "--name", self.container(name, container["name"]), "--label",
+                         f"{LABEL}={name}", *shared, *self._options(pod, container), container["image"],
+                         *container.get("command", [])[1:], *container.get("args", []))  # fmt: skip
+
+    def _options(self, pod: Document, container: Document) -> Iterator[str]:
+        """What `docker run` must be told for a container to be as the kubelet makes it."""
+        security = container.get("securityContext", {})
+        if pod["spec"].get("restartPolicy", "Always") == "Always":
+            yield "--restart=always"
+        if command := container.get("command"):
+            yield f"--entrypoint={command[0]}"
+        if "runAsUser" in security:
+            group = pod["spec"].get("securityContext", {}).get("fsGroup")
+            yield f"--user={security['runAsUser']}:0"
+            yield from [f"--group-add={group}"] if group is not None else []
+        yield from (f"--cap-drop={name}" for name in security.get("capabilities", {}).get("drop", []))
+        yield from (f"--cap-add={name}" for name in security.get("capabilities", {}).get("add", []))
+        if security.get("readOnlyRootFilesystem"):
+            yield "--read-only"
+        if security.get("allowPrivilegeEscalation") is False:
+            yield "--security-opt=no-new-privileges"
+        if memory := container.get("resources", {}).get("limits", {}).get("memory"):
+            yield f"--memory={memory.lower().removesuffix('i')}"
+        for variable in container.get("env", []):
+            yield f"--env={variable['name']}={_value(pod, variable)}"
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+        for mount in container.get("volumeMounts", []):
+            volume = volumes[mount["name"]]
+            if "emptyDir" in volume:
+                yield f"--tmpfs={mount['mountPath']}:exec,mode=1777"
+                continue
+            source = volume["hostPath"]["path"] if "hostPath" in volume else self._folder(pod, mount["name"])
+            read_only = ",readonly" if mount.get("readOnly") else ""
+            yield f"--mount=type=bind,source={source},target={mount['mountPath']}{read_only}"
+
+    def _write_volumes(self, pod: Document) -> None:
+        """Bring Secrets and ConfigMaps to the pod's folders, also while it runs."""
+        namespace = pod["metadata"]["namespace"]
+        nested = {mount["mountPath"] for container in pod["spec"]["containers"] for mount in
+                  container.get("volumeMounts", [])}  # fmt: skip
+        for volume in pod["spec"].get("volumes", []):
+            if "secret" in volume:
+                source = volume["secret"]
+                data = self._api.get("Secret", source["secretName"], namespace).get("data") or {}
+                contents = {key: base64.b64decode(value) for key, value in data.items()}
+            elif "configMap" in volume:
+                source = volume["configMap"]
+                contents = {key: value.encode() for key, value in
+                            self._api.get("ConfigMap", source["name"], namespace)["data"].items()}  # fmt: skip
+            else:
+                continue
+            folder = self._folder(pod, volume["name"])
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in nested:  # a mount inside of a mount gets its folder
+                for outer in nested:
+                    if path.startswith(f"{outer}/") and volume["name"] == _volume_at(pod, outer):
+                        (folder / path.removeprefix(f"{outer}/")).mkdir(exist_ok=True)
+            mode = source.get("defaultMode", 0o644)
+            items = source.get("items") or [{"key": key, "path": key} for key in contents]
+            group = pod["spec"].get("securityContext", {}).get("fsGroup", 0)
+            for item in items:
+                _write(folder / item["path"], contents[item["key"]], item.get("mode", mode), group)
+            for path in folder.iterdir():
+                if path.is_file() and path.name not in {item["path"] for item in items}:
+                    path.unlink()
+
+    def _report(self, pod: Document) -> None:
+        """Write a pod's status: its address, its phase, and whether its probes succeed."""
+        name = pod["metadata"]["name"]
+        states = []
+        for container in pod["spec"]["containers"]:
+            inspected = self._docker("inspect", self.container(name, container["name"]))
+            state = json.loads(inspected.stdout)[0]["State"] if inspected.returncode == 0 else {}
+            states.append((container, state))
+        exited = [state["ExitCode"] for _, state in states if state.get("Status") == "exited"]
+        if len(exited) == len(states) and pod["spec"].get("restartPolicy") == "Never":
+            phase = "Failed" if any(exited) else "Succeeded"
+        else:
+            phase = "Running"
+        ready = [phase == "Running" and self._is_healthy(name, container) for container, _ in states]
+        conditions = [{"type": kind, "status": str(all(ready))} for kind in ("Ready", "ContainersReady")]
+        status = {
+            "phase": phase, "hostIP": self.address, "podIP": self._pod_address(pod), "conditions": conditions,
+            "podIPs": [{"ip": self._pod_address(pod)}],
+            "containerStatuses": [
+                {"name": container["name"], "ready": is_ready, "restartCount": state.get("RestartCount", 0),
+                 "image": container["image"], "imageID": ""}
+                for (container, state), is_ready in zip(states, ready, strict=True)
+            ],
+        }  # fmt: skip
+        if pod.get("status") != status:
+            with suppress(Refusal):  # deleted meanwhile
+                self._api.get("Pod", name, pod["metadata"]["namespace"])
+                self._api.put(pod | {"status": status})
+
+    def _is_healthy(self, pod: str, container: Document) -> bool:
+        probe = container.get("readinessProbe", {}).get("exec", {}).get("command", ["true"])
+        return self._docker("exec", self.container(pod, container["name"]), *probe).returncode == 0
+
+    def _pod_address(self, pod: Document) -> str:
+        if pod["spec"].get("hostNetwork"):
+            return self.address
+        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        holder = self.container(pod["metadata"]["name"], "network")
+        return self._docker("inspect", "--format", template, holder).stdout.strip()
+
+    def _folder(self, pod: Document, volume: str) -> Path:
+        return self._mac.home / "kubelet" / str(pod["metadata"]["name"]) / volume
+
+    def _remove(self, pod: str) -> None:
+        del self._running[pod]
+        own = self._docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={pod}").stdout.split()
+        self._docker("stop", "--time", "10", *own)
+        self._docker("rm", "--force", *own)
+
+    # The proxy of Services, and Docker Desktop's load balancer.
+
+    def _service_names(self, namespace: str) -> Iterator[str]:
+        for service in self._api.find("Service", namespace):
+            yield f"--add-host={service['metadata']['name']}.{namespace}:{service['spec']['clusterIP']}"
+
+    def _forward(self, service: Document) -> None:
+        metadata, spec = service["metadata"], service["spec"]
+        selector = spec.get("selector")
+        pods = [
+            pod for pod in sorted(self._api.find("Pod", metadata["namespace"]), key=lambda pod: pod["metadata"]["name"])
+            if selector and selector.items() <= pod["metadata"].get("labels", {}).items() and _is_ready(pod)
+        ]  # fmt: skip
+        if not pods:
+            return
+        address = pods[0]["status"]["podIP"]
+        for port in spec["ports"]:
+            target, protocol = _target_port(pods[0], port), port.get("protocol", "TCP").lower()
+            at = f"{spec['clusterIP']}:{port['port']}/{protocol}"
+            if self._forwarded.get(at) != f"{address}:{target}":
+                self._forwarded[at] = f"{address}:{target}"
+                self._engine.run(
+                    "iptables", "-t", "nat", "-I", "PREROUTING", "1", "-d", spec["clusterIP"], "-p", protocol,
+                    "--dport", str(port["port"]), "-j", "DNAT", "--to-destination", f"{address}:{target}",
+                )  # fmt: skip
+                # A pod may ask for a Service that is itself, or beside it on the same bridge.
+                self._engine.run("iptables", "-t", "nat", "-I", "POSTROUTING", "1", "-d", address, "-m", "conntrack",
+                                 "--ctstate", "DNAT", "-j", "MASQUERADE")  # fmt: skip
+        if spec.get("type") == "LoadBalancer" and not service.get("status", {}).get("loadBalancer"):
+            for port in spec["ports"]:
+                self._publish(port["port"], port.get("protocol", "TCP"), spec["clusterIP"])
+            self._api.put(service | {"status": {"loadBalancer": {"ingress": [{"hostname": "localhost"}]}}})
+
+    def _publish(self, port: int, protocol: str, address: str) -> None:
+        listen, published = f"{protocol}4-LISTEN", f"127.0.0.1:{port}:{port}/{protocol.lower()}"
+        self._docker("run", "--detach", "--name", f"k8s-balancer-{port}", "--network", POD_NETWORK, "--publish",
+                     published, "--entrypoint", "socat", "d4m-devkit-gateway", f"{listen}:{port},fork,reuseaddr",
+                     f"{protocol}4:{address}:{port}")  # fmt: skip
+
+    def _docker(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self._mac.run("docker", *command, check=False)
+
+
+def _revision(pod: Document) -> object:
+    return pod["metadata"]["labels"][REVISION]
+
+
+def _pod_of(owner: Document, name: str, revision: str) -> Document:
+    template = owner["spec"]["template"]
+    metadata = template["metadata"] | {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": template["metadata"]["labels"] | {REVISION: revision},
+        "ownerReferences": [
+            {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
+             "uid": owner["metadata"]["uid"], "controller": True}
+        ],
+    }  # fmt: skip
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def _is_ready(pod: Document) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def _value(pod: Document, variable: Document) -> object:
+    """A container's variable: given, or taken from a field of the pod."""
+    if "value" in variable:
+        return variable["value"]
+    value: Any = pod
+    for name in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
+        value = value[name]
+    return value
+
+
+def _target_port(pod: Document, port: Document) -> int:
+    """The number behind a Service's target port."""
+    wanted: Any = port.get("targetPort", port["port"])
+    named: dict[Any, Any] = {own["name"]: own["containerPort"] for container in pod["spec"]["containers"] for own in
+             container.get("ports", []) if "name" in own}  # fmt: skip
+    return int(named.get(wanted, wanted))
+
+
+def _volume_at(pod: Document, path: str) -> str | None:
+    for container in pod["spec"]["containers"]:
+        for mount in container.get("volumeMounts", []):
+            if mount["mountPath"] == path:
+                return str(mount["name"])
+    return None
+
+
+def _write(path: Path, content: bytes, mode: int, group: int) -> None:
+    if path.exists() and path.read_bytes() == content:
+        return
+    beside = path.with_name(f"..{path.name}")
+    beside.write_bytes(content)
+    beside.chmod(mode)
+    os.chown(beside, 0, group)
+    beside.replace(path)

@@ -1,0 +1,247 @@
+"""The chart's pod runs for real, as the kubelet would run it, and a real client goes through it."""
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from tests.cluster.api import api_server
+from tests.cluster.node import Node, cluster_node
+from tests.cluster.store import Api
+from tests.conftest import copy_project
+from tests.lab import WEB_IMAGE, Engine, Mac
+from tests.lab.cache import helm_and_kubectl
+from tests.vpn import connected, eventually, fetch, script, start_client, web
+
+NAMESPACE = "docker-for-mac"
+ROUTES = ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/12"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The stand-in for a cluster, with its user's tools."""
+
+    api: Api
+    node: Node
+    major: Literal[3, 4]
+
+    def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run helm or kubectl as its user does."""
+        helm, kubectl = helm_and_kubectl(self.major)
+        command = [str({"helm": helm, "kubectl": kubectl}[program]), *arguments]
+        environment = os.environ | {"KUBECONFIG": str(self.api.kubeconfig)}
+        return subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
+
+    def start_web(self, name: str) -> str:
+        """Start an nginx pod with a Service before it; return the pod's address."""
+        labels = {"app": name}
+        self.api.put({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": labels},
+            "spec": {"containers": [{"name": "nginx", "image": WEB_IMAGE, "ports": [{"containerPort": 80}]}]},
+        })  # fmt: skip
+        self.api.put({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"type": "ClusterIP", "selector": labels, "ports": [{"port": 80, "name": "http"}]},
+        })  # fmt: skip
+        eventually(lambda: self.pod(name, "default").get("status", {}).get("phase") == "Running")
+        return str(self.pod(name, "default")["status"]["podIP"])
+
+    def pod(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """A pod as the API has it."""
+        return self.api.get("Pod", name, namespace)
+
+
+@contextmanager
+def cluster(mac: Mac, engine: Engine, major: Literal[3, 4] = 4) -> Iterator[Cluster]:
+    with api_server() as api, cluster_node(api, mac, engine) as node:
+        yield Cluster(api, node, major)
+
+
+@pytest.fixture(scope="module")
+def one(machines: tuple[Mac, Engine]) -> Iterator[Cluster]:
+    with cluster(*machines) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def project(machines: tuple[Mac, Engine]) -> Path:
+    """A project whose image is built."""
+    project = copy_project(machines[0].home / "devkit", routes=ROUTES)
+    machines[0].run("docker", "compose", "build", "--quiet", cwd=project)
+    return project
+
+
+def install(cluster: Cluster, project: Path, *settings: str) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    run = cluster.run(
+        "helm", "upgrade", "--install", "devkit", "./chart", "--namespace", NAMESPACE, "--create-namespace", "--values",
+        "local/values.yaml", "--wait", "--timeout", "90s", *options, cwd=project,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def uninstall(cluster: Cluster) -> None:
+    run = cluster.run("helm", "uninstall", "devkit", "--namespace", NAMESPACE)
+    assert run.returncode == 0, run.stderr
+    eventually(lambda: not cluster.api.find("Pod", NAMESPACE))
+
+
+def our_rules(engine: Engine) -> list[str]:
+    """What of the node's own packet filter is about the VPN."""
+    return [line for line in engine.run("iptables-save").stdout.splitlines() if "d4m0" in line or "D4M" in line]
+
+
+def test_ordinary_pod_opens_pods_and_services(mac: Mac, engine: Engine, project: Path, one: Cluster) -> None:
+    install(one, project)
+    pod, service = one.start_web("web"), one.api.get("Service", "web", "default")["spec"]["clusterIP"]
+    assert fetch(mac, pod, seconds=2) == "timed out"
+    with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+        assert fetch(mac, pod) == "200"
+        assert fetch(mac, service) == "200"
+        assert "WARNING" not in client.said()
+        # Not for a client that adds a route by itself.
+        mac.run("ip", "route", "add", f"{one.node.address}/32", "via", "10.213.94.1")
+        assert mac.run("ping", "-c", "2", "-W", "1", one.node.address, check=False).returncode == 1
+        mac.run("ip", "route", "del", f"{one.node.address}/32", "via", "10.213.94.1")
+    assert our_rules(engine) == []  # the node's packet filter is not touched
+
+
+def helm_test(cluster: Cluster) -> subprocess.CompletedProcess[str]:
+    return cluster.run("helm", "test", "devkit", "--namespace", NAMESPACE, "--timeout", "60s")
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_helm_test_proves_that_the_port_answers(project: Path, one: Cluster, major: Literal[3, 4]) -> None:
+    install(one, project)
+    run = helm_test(replace(one, major=major))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Succeeded" in run.stdout
+
+
+def test_helm_test_fails_where_no_server_of_this_key_answers(project: Path, one: Cluster) -> None:
+    install(one, project)
+    secret = one.api.get("Secret", "devkit", NAMESPACE)
+    stranger = copy_project(project.parent / "stranger")
+    key = base64.b64encode((stranger / "local/configs/tls-crypt-v2.key").read_bytes()).decode()
+    one.api.put(secret | {"data": secret["data"] | {"tls-crypt-v2.key": key}})
+    run = helm_test(one)
+    one.api.put(one.api.get("Secret", "devkit", NAMESPACE) | {"data": secret["data"]})
+    assert run.returncode != 0
+    assert "devkit-test failed" in run.stderr
+
+
+def test_new_client_comes_in_without_a_restart_and_a_revoked_one_is_thrown_out(
+    mac: Mac, project: Path, one: Cluster
+) -> None:
+    install(one, project)
+    running = one.pod("devkit-0")["metadata"]["uid"]
+    script(mac, project, "client", "add", "alice")
+    install(one, project)
+    assert one.pod("devkit-0")["metadata"]["uid"] == running
+    in_pod = [
+        "docker",
+        "exec",
+        one.node.container("devkit-0", "openvpn"),
+        "test",
+        "-e",
+        "/etc/openvpn/configs/ccd/alice",
+    ]
+    eventually(lambda: mac.run(*in_pod, check=False).returncode == 0)  # a kubelet looks about once a minute
+    with start_client(mac, project / "local/clients/alice.ovpn") as client:
+        client.wait_for("Initialization Sequence Completed")
+        revoked = script(mac, project, "client", "revoke", "alice")
+        assert "is revoked" in revoked.stderr
+        install(one, project)
+        assert one.pod("devkit-0")["metadata"]["uid"] != running
+        client.wait_for("AUTH_FAILED", seconds=60)
+        client.wait_for_end()
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        pass
+
+
+def test_secret_of_ones_own(mac: Mac, project: Path, one: Cluster) -> None:
+    if not [found for found in one.api.find("Namespace") if found["metadata"]["name"] == NAMESPACE]:
+        one.run("kubectl", "create", "namespace", NAMESPACE)
+    for name, folder in (("our-own", "local/configs"), ("our-own-clients", "local/configs/ccd")):
+        create = ["create", "secret", "generic", name, "--namespace", NAMESPACE, f"--from-file={folder}"]
+        run = one.run("kubectl", *create, cwd=project)
+        assert run.returncode == 0, run.stderr
+    install(one, project, "existingSecret=our-own")
+    assert "devkit" not in {found["metadata"]["name"] for found in one.api.find("Secret", NAMESPACE)}
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert fetch(mac, one.start_web("for-own-secret")) == "200"
+
+
+def test_replicas_hand_out_their_own_addresses_and_stand_in_for_each_other(
+    mac: Mac, project: Path, one: Cluster
+) -> None:
+    install(one, project, "replicas=3")
+    subnets = [
+        mac.run("docker", "exec", one.node.container(f"devkit-{number}", "openvpn"), "ip", "-4", "-brief", "address",
+                "show", "d4m0").stdout.split()[2]
+        for number in range(3)
+    ]  # fmt: skip
+    assert subnets == ["10.213.94.1/26", "10.213.94.65/26", "10.213.94.129/26"]
+    web = one.start_web("for-replicas")
+    with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+        assert fetch(mac, web) == "200"
+        assert "10.213.94.2" in mac.run("ip", "-4", "-brief", "address", "show", "type", "tun").stdout
+        # The first replica is gone for good: the Service sends the client to the next.
+        mac.run("docker", "stop", one.node.container("devkit-0", "openvpn"))
+        client.wait_for("Initialization Sequence Completed", times=2, seconds=90)
+        assert "10.213.94.66" in mac.run("ip", "-4", "-brief", "address", "show", "type", "tun").stdout
+        assert fetch(mac, web) == "200"
+
+
+def test_host_network_reaches_docker_networks_too_and_leaves_nothing_behind(
+    mac: Mac, engine: Engine, project: Path, one: Cluster
+) -> None:
+    folders = [f"dirPaths.local={project}/local", f"dirPaths.data={project}/server"]
+    install(one, project, "hostNetwork=true", *folders)
+    assert not one.api.find("NetworkPolicy")
+    containers = [web(mac), one.start_web("for-host-network")]
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert [fetch(mac, address) for address in containers] == ["200", "200"]
+    listening = [line.split()[3] for line in engine.run("ss", "-Htln").stdout.splitlines()]
+    assert [socket for socket in listening if socket.endswith(":11194")] == [f"{one.node.address}:11194"]
+    run = helm_test(one)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert our_rules(engine) != []
+    uninstall(one)
+    eventually(lambda: our_rules(engine) == [])
+    assert "d4m0" not in engine.run("ip", "-brief", "link").stdout
+
+
+@pytest.mark.parametrize("host_network", ["true", "false"])
+def test_port_forward_finds_the_server_on_the_pods_loopback(
+    mac: Mac, project: Path, one: Cluster, host_network: str
+) -> None:
+    install(one, project, "service.type=ClusterIP", f"hostNetwork={host_network}")
+    network = "host" if host_network == "true" else f"container:{one.node.container('devkit-0', 'network')}"
+    configs = f"{project}/local/configs:/etc/openvpn/configs:ro"
+    mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "d4m-devkit-gateway",
+            "answers.sh", "tcp", "127.0.0.1", "11194")  # fmt: skip
+
+
+def test_udp(mac: Mac, project: Path, one: Cluster) -> None:
+    uninstall(one)
+    over_udp = copy_project(mac.home / "udp", routes=ROUTES, vpn_protocol="udp", vpn_port=4194)
+    install(one, over_udp)
+    with connected(mac, over_udp / "local/docker-for-mac.ovpn"):
+        assert fetch(mac, one.start_web("for-udp")) == "200"
+    run = helm_test(one)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_node_that_does_not_forward_is_named(mac: Mac, project: Path) -> None:
+    run = mac.run("docker", "run", "--rm", "--sysctl", "net.ipv4.ip_forward=0", "--env", "LISTEN_ADDRESS=0.0.0.0",
+                  "d4m-devkit-gateway", "openvpn.sh", check=False)  # fmt: skip
+    assert run.returncode == 1
+    assert "net.ipv4.ip_forward is 0" in run.stderr
