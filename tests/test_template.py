@@ -50,6 +50,13 @@ BAD_ANSWERS = [
     ("client_name", "a" * 49, "aaa"),
     ("client_name", "two words", "two words"),
     ("client_name", "Server", "Server"),
+    ("kubernetes", "nomad", "nomad"),
+    ("service_type", "ExternalName", "ExternalName"),
+    ("service_type", "NodePort", "NodePort"),
+    ("image_registry", "https://registry.example.org", "https://registry.example.org"),
+    ("image_registry", "registry.example.org/team/", "registry.example.org/team/"),
+    ("image_registry", "registry.example.org/Team", "registry.example.org/Team"),
+    ("image_registry", "registry.example.org/team\nx: y", "registry.example.org/team"),
     ("key_type", "dsa", "dsa"),
     ("certificate_days", "0", "0"),
     ("authority_days", "100", "100"),
@@ -67,7 +74,9 @@ def test_bad_answer_is_refused_before_anything_is_written(tmp_path: Path, name: 
 def test_hook_refuses_the_same_answers(project: Path, name: str, value: str, named: str) -> None:
     answers_file = project / ".copier-answers.yml"
     answers = yaml.safe_load(answers_file.read_text())
-    answers[name] = value if name in ("vpn_host", "project_name", "client_name") else yaml.safe_load(value)
+    answers[name] = (
+        value if name in ("vpn_host", "project_name", "client_name", "image_registry") else yaml.safe_load(value)
+    )
     answers_file.write_text(yaml.safe_dump(answers))
     before = snapshot(project)
     refusal = run_generate(project)

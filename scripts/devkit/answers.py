@@ -29,6 +29,8 @@ HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABE
 
 Protocol = Literal["tcp", "udp"]
 Kubernetes = Literal["none", "docker-desktop", "kind", "k3s"]
+ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
+NODE_PORTS = range(30000, 32768)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Answers:
     kubernetes: Kubernetes
     vpn_subnet: IPv4Network
     routes: tuple[IPv4Network, ...]
+    service_type: ServiceType
     image_registry: str
     key_type: KeyType
     certificate_days: int
@@ -93,16 +96,21 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
     if endpoint is not None and endpoint in vpn_subnet:
         raise ValueError(f"vpn_subnet: {str(vpn_subnet)!r} contains the VPN's own endpoint {endpoint}.")
     certificate_days = _whole_number(document, "certificate_days", 1, 3650)
+    vpn_port = _whole_number(document, "vpn_port", 1, 65535)
+    service_type = _service_type(document)
+    if service_type == "NodePort" and vpn_port not in NODE_PORTS:
+        raise ValueError(f"service_type: 'NodePort' needs a vpn_port from 30000 to 32767, and it is {vpn_port}.")
     return Answers(
         project_name=_matching(document, "project_name", PROJECT_NAME, "a Compose project name"),
         client_name=_client_name(document),
         vpn_host=vpn_host,
         vpn_listen=_address(document, "vpn_listen"),
-        vpn_port=_whole_number(document, "vpn_port", 1, 65535),
+        vpn_port=vpn_port,
         vpn_protocol=_protocol(document),
         kubernetes=_kubernetes(document),
         vpn_subnet=vpn_subnet,
         routes=_routes(document, vpn_subnet, endpoint),
+        service_type=service_type,
         image_registry=_matching(document, "image_registry", IMAGE_REGISTRY, "an image registry"),
         key_type=_key_type(document),
         certificate_days=certificate_days,
@@ -159,6 +167,13 @@ def _kubernetes(document: Mapping[str, object]) -> Kubernetes:
     value = document.get("kubernetes")
     if value not in ("none", "docker-desktop", "kind", "k3s"):
         raise ValueError(f"kubernetes: {value!r} is none of 'none', 'docker-desktop', 'kind' and 'k3s'.")
+    return value
+
+
+def _service_type(document: Mapping[str, object]) -> ServiceType:
+    value = document.get("service_type")
+    if value not in ("LoadBalancer", "NodePort", "ClusterIP"):
+        raise ValueError(f"service_type: {value!r} is none of 'LoadBalancer', 'NodePort' and 'ClusterIP'.")
     return value
 
 

@@ -52,8 +52,7 @@ def helm_values(
             "subnet": str(answers.vpn_subnet),
             "routes": [str(route) for route in answers.routes],
         },
-        # kind has no load balancer of its own, and its nodes' ports are out of reach.
-        "service": {"type": "ClusterIP" if answers.kubernetes == "kind" else "LoadBalancer"},
+        "service": {"type": answers.service_type},
         "clients": list(clients),
         "revocations": revocations,
         "serverConf": server_conf,

@@ -58,18 +58,25 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All facts of a report."""
+class Access:
+    """What a client connects with, wherever the server is; no profile when the first client is revoked."""
 
     answers: Answers
-    engine: Engine
     profile: Path | None
     bundle: Path | None
     ends: tuple[End, ...]
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Report:
+    """All facts of a report."""
+
+    access: Access
+    engine: Engine
     containers: tuple[Reached, ...]
     missed: tuple[IPv4Network, ...]
     warnings: tuple[str, ...]
-    now: datetime
 
 
 def make_report(
@@ -81,18 +88,25 @@ def make_report(
     now: datetime,
 ) -> Report:
     """Put the facts together; `containers` are the user's, without the devkit's own; `local` is the local folder."""
-    ends = ends_of(generation)
+    access = make_access(answers, local, generation, now)
     containers = tuple(containers)
-    live = answers.client_name in {client.name for client in generation.live_clients}
     return Report(
-        answers=answers,
+        access=access,
         engine=engine,
-        profile=local / f"{answers.client_name}.ovpn" if live else None,
-        bundle=local / f"{answers.client_name}.tblk" if live else None,
-        ends=ends,
         containers=tuple(_reached(container, answers.routes) for container in containers),
         missed=_missed(containers, answers.routes),
-        warnings=(*end_warnings(ends, now), *_engine_warnings(engine)),
+        warnings=(*end_warnings(access.ends, now), *_engine_warnings(engine)),
+    )
+
+
+def make_access(answers: Answers, local: Path, generation: Generation, now: datetime) -> Access:
+    """Put together what a client connects with; `local` is the local folder."""
+    live = answers.client_name in {client.name for client in generation.live_clients}
+    return Access(
+        answers=answers,
+        profile=local / f"{answers.client_name}.ovpn" if live else None,
+        bundle=local / f"{answers.client_name}.tblk" if live else None,
+        ends=ends_of(generation),
         now=now,
     )
 
@@ -110,19 +124,13 @@ def ends_of(generation: Generation) -> tuple[End, ...]:
 
 def as_document(report: Report) -> Mapping[str, object]:
     """The report's facts for a program, as JSON has them; times are ISO 8601 in UTC."""
-    answers = report.answers
     return {
-        "project": answers.project_name,
-        "endpoint": {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol},
+        **access_document(report.access),
         "engine": {
             "name": report.engine.name,
             "version": report.engine.version,
             "operating_system": report.engine.operating_system,
         },
-        "profile": str(report.profile) if report.profile else None,
-        "tunnelblick_bundle": str(report.bundle) if report.bundle else None,
-        "vpn_subnet": str(answers.vpn_subnet),
-        "routes": [str(route) for route in answers.routes],
         "containers": [
             {
                 "name": container.name,
@@ -141,21 +149,45 @@ def as_document(report: Report) -> Mapping[str, object]:
             }
             for container in report.containers
         ],
-        "certificates": [{"name": end.name, "ends": end.at.isoformat()} for end in report.ends],
         "warnings": list(report.warnings),
+    }
+
+
+def access_document(access: Access) -> Mapping[str, object]:
+    """What a client connects with, as JSON has it."""
+    answers = access.answers
+    return {
+        "project": answers.project_name,
+        "endpoint": {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol},
+        "profile": str(access.profile) if access.profile else None,
+        "tunnelblick_bundle": str(access.bundle) if access.bundle else None,
+        "vpn_subnet": str(answers.vpn_subnet),
+        "routes": [str(route) for route in answers.routes],
+        "certificates": [{"name": end.name, "ends": end.at.isoformat()} for end in access.ends],
     }
 
 
 def as_text(report: Report, system: OperatingSystem, folder: Path) -> RenderableType:
     """The report for a person who works on this system, in this folder."""
-    answers = report.answers
+    where = ("Engine", f"{report.engine.version} on {report.engine.operating_system}")
+    facts = access_table(report.access, [where], system, folder)
+    tail = [*how_to_add(report.access.answers.routes, report.missed), *warning_lines(report.warnings)]
+    return Group(facts, "", _container_table(report.containers), *tail)
+
+
+def access_table(
+    access: Access, where: Sequence[tuple[str, str]], system: OperatingSystem, folder: Path
+) -> RenderableType:
+    """What every report begins with; `where` are rows that say where the server is."""
+    answers = access.answers
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("Endpoint", f"{answers.vpn_host}:{answers.vpn_port} ({answers.vpn_protocol})")
-    facts.add_row("Engine", escape(f"{report.engine.version} on {report.engine.operating_system}"))
-    if report.profile and report.bundle:
-        profile, bundle = _short(report.profile, folder), _short(report.bundle, folder)
+    for name, what in where:
+        facts.add_row(name, Text(what))
+    if access.profile and access.bundle:
+        profile, bundle = _short(access.profile, folder), _short(access.bundle, folder)
         facts.add_row("Profile", Text(profile))
         for step in opening_steps(profile, bundle, system):
             facts.add_row("", Text(step, style="dim"))
@@ -163,13 +195,17 @@ def as_text(report: Report, system: OperatingSystem, folder: Path) -> Renderable
         again = f"python scripts/client.py add {answers.client_name}"
         facts.add_row("Profile", Text(f"{answers.client_name} is revoked; `{again}` issues it anew", style="yellow"))
     facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
-    for row, end in enumerate(report.ends[:MOST_ROWS]):
-        days = (end.at - report.now).days
+    for row, end in enumerate(access.ends[:MOST_ROWS]):
+        days = (end.at - access.now).days
         facts.add_row("" if row else "Certificates", escape(f"{end.name}: until {end.at:%Y-%m-%d} ({days} days)"))
-    if report.ends[MOST_ROWS:]:
-        facts.add_row("", f"and {len(report.ends) - MOST_ROWS} more: python scripts/client.py list")
-    warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
-    return Group(facts, "", _container_table(report.containers), *_how_to_add(report), *warnings)
+    if access.ends[MOST_ROWS:]:
+        facts.add_row("", f"and {len(access.ends) - MOST_ROWS} more: python scripts/client.py list")
+    return facts
+
+
+def warning_lines(warnings: Iterable[str]) -> Iterable[RenderableType]:
+    """Each warning as a line."""
+    return (Text(f"warning: {warning}", style="yellow") for warning in warnings)
 
 
 def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequence[str]:
@@ -188,15 +224,15 @@ def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequenc
             )
 
 
-def _how_to_add(report: Report) -> Iterable[RenderableType]:
+def how_to_add(routes: Sequence[IPv4Network], missed: Sequence[IPv4Network]) -> Iterable[RenderableType]:
     """The finished command that adds the networks which the routes miss."""
-    if report.missed:
-        routes = ", ".join(str(network) for network in (*report.answers.routes, *report.missed))
+    if missed:
+        all_routes = ", ".join(str(network) for network in (*routes, *missed))
         yield ""
         yield Text("To reach what is outside the routes, commit this project to git and run this; then run up.py and")
         yield Text("import the profile again:")
         # Whole, whatever the terminal's width: it is there to be copied.
-        command = f"  {CHANGE_ANSWER} 'routes=[{routes}]'"
+        command = f"  {CHANGE_ANSWER} 'routes=[{all_routes}]'"
         yield Text(command, no_wrap=True, overflow="ignore")
 
 

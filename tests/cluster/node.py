@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.store import Api, Refusal
-from tests.lab import Engine, Mac
+from tests.lab import BASE_IMAGE, Engine, Mac
 
 Document = dict[str, Any]
 
@@ -145,10 +145,10 @@ class Node:
         shared = ["--network", "host"]
         if not spec.get("hostNetwork"):
             # A node forwards, and what a pod's network begins with is the node's; a lab's is this machine's instead.
+            names = self._service_names(metadata["namespace"])
             self._docker("run", "--detach", "--name", self.container(name, "network"), "--label", f"{LABEL}={name}",
                          "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=1",
-                         "--stop-signal", "KILL", "--cap-drop", "ALL", *self._service_names(metadata["namespace"]), "debian:trixie-slim",
-                         "sleep", "infinity")  # fmt: skip
+                         "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep", "infinity")  # fmt: skip
             shared = ["--network", f"container:{self.container(name, 'network')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         for container in spec["containers"]:
