@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from devkit.answers import ANSWERS_FILE
 from devkit.errors import UserError
@@ -42,6 +43,14 @@ def show(result: RenderableType) -> None:
 def messages() -> Console:
     """Where progress, warnings and errors go."""
     return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def follow(progress: Console, what: str, lines: Iterable[str]) -> None:
+    """Show a step's last line while it lasts, and one line when it is done."""
+    with progress.status(what) as status:
+        for line in lines:
+            status.update(Text(f"{what}: {line}", overflow="ellipsis", no_wrap=True))
+    progress.print(f"{what}: done", style="dim")
 
 
 def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> int:

@@ -58,3 +58,56 @@ class Container:
     service: str | None
     attachments: tuple[Attachment, ...]
     ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """A node of a Kubernetes cluster; the runtime is as in docker://28.5.2."""
+
+    name: str
+    address: str
+    architecture: str
+    runtime: str
+    images: tuple[str, ...]
+    pod_networks: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster says of itself; no networks or nodes where its user may not see them."""
+
+    context: str
+    version: str
+    nodes: tuple[ClusterNode, ...]
+    pod_networks: tuple[IPv4Network, ...]
+    service_networks: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Service with an address inside the cluster; ports as in 80/tcp."""
+
+    namespace: str
+    name: str
+    address: IPv4Address
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A running pod with an address of its own; ports as in 80/tcp."""
+
+    namespace: str
+    name: str
+    address: IPv4Address
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClusterEndpoint:
+    """Where the server's Service is reached: its type, its hosts, and the command that has to run, if any."""
+
+    kind: str
+    hosts: tuple[str, ...]
+    port: int
+    command: str | None

@@ -64,6 +64,19 @@ def collision(
     return None
 
 
+def resolve(name: str) -> frozenset[str]:
+    """The IPv4 addresses of a host, as this computer sees them; none when the name is unknown."""
+    try:
+        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET))
+    except socket.gaierror:
+        return frozenset()
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address is this computer's own."""
+    return any(IPv4Address(address).is_loopback for address in resolve(name))
+
+
 def port_fault(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"]) -> str | None:
     """Why this computer cannot listen there, or None if it can."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM

@@ -3,7 +3,7 @@
 Pure functions from facts to a document (for programs) and to rich's renderables (for people).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
@@ -224,12 +224,14 @@ def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequenc
             )
 
 
-def how_to_add(routes: Sequence[IPv4Network], missed: Sequence[IPv4Network]) -> Iterable[RenderableType]:
-    """The finished command that adds the networks which the routes miss."""
+def how_to_add(
+    routes: Sequence[IPv4Network], missed: Sequence[IPv4Network], up: str = "up.py"
+) -> Iterable[RenderableType]:
+    """The finished command that adds the networks which the routes miss; `up` is what to run then."""
     if missed:
         all_routes = ", ".join(str(network) for network in (*routes, *missed))
         yield ""
-        yield Text("To reach what is outside the routes, commit this project to git and run this; then run up.py and")
+        yield Text(f"To reach what is outside the routes, commit this project to git and run this; then run {up} and")
         yield Text("import the profile again:")
         # Whole, whatever the terminal's width: it is there to be copied.
         command = f"  {CHANGE_ANSWER} 'routes=[{all_routes}]'"
@@ -269,13 +271,18 @@ def _container_table(containers: Sequence[Reached]) -> RenderableType:
 
 def _reached(container: Container, routes: Sequence[IPv4Network]) -> Reached:
     places = tuple(_place(attachment, routes) for attachment in container.attachments)
-    addresses = [place.address for place in places if place.fault is None]
-    urls = [
-        f"{scheme}://{addresses[0]}" + ("" if port in ("80/tcp", "443/tcp") else f":{port.split('/')[0]}")
+    addresses = [place.address for place in places if place.address and place.fault is None]
+    shown = urls(addresses[0], container.ports) if addresses else ()
+    return Reached(container.name, container.image, places, container.ports, shown)
+
+
+def urls(address: str, ports: Collection[str]) -> tuple[str, ...]:
+    """What a browser can open at an address; ports as in 80/tcp."""
+    return tuple(
+        f"{scheme}://{address}" + ("" if port in ("80/tcp", "443/tcp") else f":{port.split('/')[0]}")
         for port, scheme in HTTP_PORTS.items()
-        if addresses and port in container.ports
-    ]
-    return Reached(container.name, container.image, places, container.ports, tuple(urls))
+        if port in ports
+    )
 
 
 def _place(attachment: Attachment, routes: Sequence[IPv4Network]) -> Place:

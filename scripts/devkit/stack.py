@@ -6,7 +6,7 @@ What Docker refuses is raised as UserError.
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -48,6 +48,7 @@ class Stack:
 
     def __init__(self, project: Path, answers: Answers) -> None:
         self.project_name = answers.project_name
+        self._project = project
         self._image = answers.image
         self._docker = DockerClient(compose_files=[project / "compose.yaml"], compose_project_directory=project)
 
@@ -104,6 +105,34 @@ class Stack:
     def build(self) -> Iterator[str]:
         """Build the image, and give what the build prints line by line. Raises UserError."""
         return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
+
+    @_explained()
+    def image_id(self) -> str:
+        """The image's identity on the engine: another build has another. Raises UserError."""
+        return self._docker.image.inspect(self._image).id
+
+    def push(self, platforms: Sequence[str]) -> Iterator[str]:
+        """Build the image for these platforms (linux/arm64), push it, and give what the build prints.
+
+        Raises UserError.
+        """
+        stream = self._docker.buildx.build(
+            self._project / "gateway", tags=self._image, platforms=list(platforms), push=True, stream_logs=True
+        )
+        with _explained():
+            yield from (line.strip() for line in cast("Iterator[str]", stream) if line.strip())
+
+    def pushed_digest(self) -> str:
+        """The digest of what the registry has under the image's name: sha256 and 64 hexadecimal digits.
+
+        Raises UserError.
+        """
+        words = [*map(str, self._docker.client_config.docker_cmd), "buildx", "imagetools", "inspect", self._image,
+                 "--format", "{{.Manifest.Digest}}"]  # fmt: skip
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            raise UserError(f"the registry does not show {self._image}: {_most_telling(answer.stderr)}.")
+        return answer.stdout.strip()
 
     def start(self, material: str) -> Iterator[str]:
         """Start the services in order and wait until all are healthy; give what Compose prints.
@@ -195,6 +224,12 @@ class Stack:
             )
             self._docker.wait(cast("WhaleContainer", removal))
         self._docker.compose.down(remove_orphans=True, remove_images="all" if images else None, quiet=True)
+
+    @_explained()
+    def remove_image(self) -> None:
+        """Remove the image from the engine, if it is there. Raises UserError."""
+        if self._docker.image.exists(self._image):
+            self._docker.image.remove(self._image)
 
     def _is_healthy(self, service: str) -> bool:
         containers = self._docker.compose.ps([service])

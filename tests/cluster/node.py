@@ -148,7 +148,8 @@ class Node:
             names = self._service_names(metadata["namespace"])
             self._docker("run", "--detach", "--name", self.container(name, "network"), "--label", f"{LABEL}={name}",
                          "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=1",
-                         "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep", "infinity")  # fmt: skip
+                         "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
+                         "infinity")  # fmt: skip
             shared = ["--network", f"container:{self.container(name, 'network')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         for container in spec["containers"]:

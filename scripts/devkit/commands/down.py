@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from devkit import commandline
 from devkit.answers import read_answers
+from devkit.commands import kubernetes
 from devkit.stack import Stack
 
 
@@ -12,7 +13,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `down.py`."""
     parser = commandline.parser(__doc__ or "")
     parser.add_argument("--images", action="store_true", help="remove the image, too")
-    return commandline.run(parser, _down, arguments)
+    kubernetes.add_options(parser)
+    return commandline.run(parser, kubernetes.or_else(parser, kubernetes.down, _down), arguments)
 
 
 def _down(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from devkit import commandline, host
 from devkit.answers import Answers, read_answers
+from devkit.commands import kubernetes
 from devkit.errors import UserError
 from devkit.material import fingerprint, local_folder, read_generation
 from devkit.report import as_document, as_text, make_report
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `status.py`."""
     parser = commandline.parser(__doc__ or "")
     parser.add_argument("--json", action="store_true", help="print the report's facts as JSON")
-    return commandline.run(parser, _status, arguments)
+    kubernetes.add_options(parser)
+    return commandline.run(parser, kubernetes.or_else(parser, kubernetes.status, _status), arguments)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -49,7 +49,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $found := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret | default dict }}
 {{- $material = omit ($found.data | default dict) "crl.pem" }}
 {{- end }}
-{{- list $material .Values.serverConf .Values.revocations | toJson | sha256sum }}
+{{- list $material .Values.serverConf .Values.revocations .Values.image.revision | toJson | sha256sum }}
 {{- end }}
 
 {{/* Fails with one sentence that names the bad value's key. */}}

@@ -1,0 +1,42 @@
+"""What must hold before anything is started, wherever the server runs. Each check raises UserError."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+
+from devkit import host
+from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.errors import UserError
+from devkit.generation import Generation
+from devkit.report import ends_of
+
+
+def check_ends(generation: Generation) -> None:
+    """The server's certificate must not have ended."""
+    ended = [end for end in ends_of(generation) if end.name == "server" and end.at <= datetime.now(UTC)]
+    for end in ended:
+        raise UserError(
+            f"the server's certificate ended on {end.at:%Y-%m-%d}, so no client would connect: renew it with "
+            f"`{end.renewal}`."
+        )
+
+
+def check_port(answers: Answers) -> None:
+    """The endpoint must be free on this computer."""
+    fault = host.port_fault(answers.vpn_listen, answers.vpn_port, answers.vpn_protocol)
+    if fault:
+        raise UserError(
+            f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} cannot be published because {fault}: "
+            f"free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`."
+        )
+
+
+def check_routes(answers: Answers, known: Iterable[IPv4Network]) -> None:
+    """No route may hide a network that this computer stands in; `known` are those that may be hidden."""
+    found = host.collision([*answers.routes, answers.vpn_subnet], host.interfaces(), [*known, answers.vpn_subnet])
+    if found:
+        route, interface = found
+        raise UserError(
+            f"{route} collides with this computer's own network {interface.network} ({interface.name}): choose "
+            f"others with `{CHANGE_ANSWER} 'routes=[...]'` (or vpn_subnet=...)."
+        )

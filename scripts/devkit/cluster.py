@@ -1,0 +1,288 @@
+"""A Kubernetes cluster, through its user's own `kubectl` and `helm`: the one module that touches one.
+
+What they refuse is raised as UserError.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from devkit.answers import CHANGE_ANSWER
+from devkit.errors import UserError
+from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
+
+NAMESPACE = "docker-for-mac"
+RELEASE = "devkit"
+# The label by which `uninstall` knows a namespace of ours; in any other it removes the release alone.
+OURS = {"app.kubernetes.io/managed-by": "d4m-devkit"}
+ANSWER_SECONDS = 20
+READY_SECONDS = 180
+VALID_RANGE = re.compile(r"range of valid IPs is ([0-9.]+/[0-9]+)")
+
+
+class ClusterTools:
+    """helm and kubectl, for one context."""
+
+    def __init__(self, project: Path, context: str | None) -> None:
+        for program in ("kubectl", "helm"):
+            if not shutil.which(program):
+                raise UserError(f"{program} is not installed here (there is no `{program}` command): install it first.")
+        self._project = project
+        self._context = context
+        if context is None and self._kubectl("config", "current-context", check=False).returncode != 0:
+            raise UserError("kubectl has no current context: choose one with `kubectl config use-context NAME`.")
+
+    def cluster(self) -> Cluster:
+        """Ask the cluster who it is. Raises UserError when it does not answer."""
+        answer = self._kubectl("version", "--output", "json", f"--request-timeout={ANSWER_SECONDS}s", check=False)
+        version = json.loads(answer.stdout).get("serverVersion", {}) if answer.stdout.startswith("{") else {}
+        if not version:
+            said = _last_line(answer.stderr)
+            raise UserError(f"the cluster of the context {self.context} does not answer ({said}): start it, or choose "
+                            "another with --context NAME.")  # fmt: skip
+        nodes = tuple(_node(item) for item in self._items("nodes"))
+        kubeadm = self._kubeadm_networking()
+        return Cluster(
+            context=self.context,
+            version=str(version["gitVersion"]).removeprefix("v"),
+            nodes=nodes,
+            pod_networks=pod_networks(nodes, kubeadm.get("podSubnet", "")),
+            service_networks=self._service_networks(kubeadm.get("serviceSubnet", "")),
+        )
+
+    @property
+    def context(self) -> str:
+        """The context's name in the kubeconfig."""
+        return self._context or self._kubectl("config", "current-context").stdout.strip()
+
+    def services(self) -> tuple[Service, ...]:
+        """All Services with an address inside the cluster, by namespace and name."""
+        found = (_service(item) for item in self._items("services", "--all-namespaces"))
+        return tuple(sorted((service for service in found if service), key=lambda one: (one.namespace, one.name)))
+
+    def pods(self) -> tuple[Pod, ...]:
+        """All running pods with an address of their own, by namespace and name."""
+        found = (_pod(item) for item in self._items("pods", "--all-namespaces"))
+        return tuple(sorted((pod for pod in found if pod), key=lambda one: (one.namespace, one.name)))
+
+    def endpoint(self) -> ClusterEndpoint | None:
+        """Where the server's Service is reached, or None when it is not installed."""
+        service = self._get("service", RELEASE, "--namespace", NAMESPACE)
+        return _endpoint(service, [node.address for node in map(_node, self._items("nodes"))]) if service else None
+
+    def install(self, settings: Mapping[str, str], values: Sequence[Path]) -> Iterator[str]:
+        """Install the chart or upgrade it, and wait until it is ready; give what the pods are doing meanwhile.
+
+        `settings` are values by their dotted names; `values` are files of the user's own. Raises UserError with what
+        keeps the pods from becoming ready.
+        """
+        if not self._get("namespace", NAMESPACE):
+            labels = OURS | {"pod-security.kubernetes.io/enforce": "privileged"}
+            self._apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+        command = [
+            "upgrade",
+            "--install",
+            RELEASE,
+            "./chart",
+            "--namespace",
+            NAMESPACE,
+            "--values",
+            "local/values.yaml",
+        ]
+        for path in values:
+            command += ["--values", str(path)]
+        for name, value in settings.items():
+            command += ["--set-string", f"{name}={value}"]
+        command += ["--wait", "--timeout", f"{READY_SECONDS}s"]
+        with tempfile.TemporaryFile("w+") as output:
+            helm = subprocess.Popen(self._helm_command(*command), cwd=self._project, stdout=output, stderr=output)
+            while helm.poll() is None:
+                time.sleep(1)
+                yield from self._waiting()
+            if helm.returncode != 0:
+                output.seek(0)
+                raise UserError(
+                    f"Helm could not install the chart: {self._what_is_missing() or _helm_error(output.read())}"
+                )
+
+    def uninstall(self) -> bool:
+        """Remove the release, and the namespace if it is ours; return whether there was one. Raises UserError."""
+        there = self._run(self._helm_command("status", RELEASE, "--namespace", NAMESPACE), check=False).returncode == 0
+        if there:
+            self._run(self._helm_command("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"))
+        namespace = self._get("namespace", NAMESPACE)
+        if namespace and OURS.items() <= namespace["metadata"].get("labels", {}).items():
+            self._kubectl("delete", "namespace", NAMESPACE)
+        return there
+
+    def _what_is_missing(self) -> str | None:
+        """What keeps the release from becoming ready, as far as the cluster says."""
+        for line in self._waiting():
+            return line
+        endpoint = self.endpoint()
+        if endpoint and not endpoint.hosts:
+            return (
+                f"its Service got no address in {READY_SECONDS} s, so this cluster has no load balancer: choose "
+                f"another way in with `{CHANGE_ANSWER} service_type=ClusterIP` (or NodePort)."
+            )
+        return None
+
+    def _waiting(self) -> Iterator[str]:
+        """What each of our pods that is not ready is waiting for."""
+        selector = f"app.kubernetes.io/instance={RELEASE}"
+        for pod in self._items("pods", "--namespace", NAMESPACE, "--selector", selector):
+            status = pod.get("status", {})
+            for container in status.get("containerStatuses", []):
+                state = container.get("state", {}).get("waiting") or container.get("lastState", {}).get("terminated")
+                if state and not container.get("ready"):
+                    words = (state.get("reason", ""), state.get("message", ""))
+                    yield f"{pod['metadata']['name']}: {' '.join(word for word in words if word)}"
+            for condition in status.get("conditions", []):
+                if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                    yield f"{pod['metadata']['name']}: {condition.get('message', 'not scheduled')}"
+
+    def _kubeadm_networking(self) -> Mapping[str, str]:
+        """What kubeadm was told about networks, where it made the cluster."""
+        found = self._get("configmap", "kubeadm-config", "--namespace", "kube-system")
+        configuration = yaml.safe_load(found["data"].get("ClusterConfiguration", "")) if found else None
+        return (configuration or {}).get("networking") or {}
+
+    def _service_networks(self, kubeadm: str) -> tuple[IPv4Network, ...]:
+        declared = [cidr for item in self._items("servicecidrs") for cidr in item["spec"]["cidrs"]]
+        if not declared and not kubeadm:
+            # Before 1.33 the server says it only to who asks for an address that cannot be.
+            probe = ("create", "service", "clusterip", "d4m-devkit-probe", "--tcp=1", "--clusterip=192.0.2.1",
+                     "--dry-run=server", "--namespace", "default")  # fmt: skip
+            declared = VALID_RANGE.findall(self._kubectl(*probe, check=False).stderr)
+        return _ipv4_networks(declared or kubeadm.split(","))
+
+    def _items(self, *what: str) -> list[dict[str, Any]]:
+        """All objects of a kind; none where the cluster does not have the kind, or its user may not list it."""
+        run = self._kubectl("get", *what, "--output", "json", check=False)
+        if run.returncode == 0:
+            return cast("list[dict[str, Any]]", json.loads(run.stdout)["items"])
+        if "Forbidden" in run.stderr or "doesn't have a resource type" in run.stderr:
+            return []
+        raise UserError(f"kubectl refused: {_last_line(run.stderr)}")
+
+    def _get(self, *what: str) -> dict[str, Any] | None:
+        """One object, or None where it is not there or its user may not see it."""
+        run = self._kubectl("get", *what, "--output", "json", check=False)
+        return cast("dict[str, Any]", json.loads(run.stdout)) if run.returncode == 0 else None
+
+    def _apply(self, document: Mapping[str, object]) -> None:
+        self._run(self._kubectl_command("apply", "--filename", "-"), given=json.dumps(document))
+
+    def _kubectl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self._run(self._kubectl_command(*arguments), check=check)
+
+    def _kubectl_command(self, *arguments: str) -> list[str]:
+        return ["kubectl", *([f"--context={self._context}"] if self._context else []), *arguments]
+
+    def _helm_command(self, *arguments: str) -> list[str]:
+        return ["helm", *([f"--kube-context={self._context}"] if self._context else []), *arguments]
+
+    def _run(
+        self, command: Sequence[str], check: bool = True, given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        run = subprocess.run(command, cwd=self._project, input=given, check=False, capture_output=True, text=True)
+        if check and run.returncode != 0:
+            raise UserError(f"{command[0]} refused: {_last_line(run.stderr)}")
+        return run
+
+
+def pod_networks(nodes: Iterable[ClusterNode], kubeadm: str) -> tuple[IPv4Network, ...]:
+    """The networks that pods get their addresses from: what kubeadm was told, or else what the nodes have.
+
+    By default a node gets a /24 of a /16, and the next node another: the whole /16 counts.
+    """
+    told = _ipv4_networks(kubeadm.split(","))
+    if told:
+        return told
+    own = [network for node in nodes for network in node.pod_networks]
+    return tuple(collapse_addresses(network.supernet(new_prefix=min(network.prefixlen, 16)) for network in own))
+
+
+def _ipv4_networks(cidrs: Iterable[str]) -> tuple[IPv4Network, ...]:
+    return tuple(IPv4Network(cidr.strip(), strict=False) for cidr in cidrs if "." in cidr)
+
+
+def _node(item: Mapping[str, Any]) -> ClusterNode:
+    status, information = item["status"], item["status"].get("nodeInfo", {})
+    addresses = {address["type"]: address["address"] for address in status.get("addresses", [])}
+    return ClusterNode(
+        name=item["metadata"]["name"],
+        address=addresses.get("ExternalIP") or addresses.get("InternalIP", ""),
+        architecture=information.get("architecture", ""),
+        runtime=information.get("containerRuntimeVersion", ""),
+        images=tuple(name for image in status.get("images", []) for name in image.get("names", [])),
+        pod_networks=_ipv4_networks(item["spec"].get("podCIDRs") or [item["spec"].get("podCIDR", "")]),
+    )
+
+
+def _service(item: Mapping[str, Any]) -> Service | None:
+    address = item["spec"].get("clusterIP", "")
+    if "." not in address:  # it has none (None, IPv6)
+        return None
+    ports = tuple(f"{port['port']}/{port.get('protocol', 'TCP').lower()}" for port in item["spec"].get("ports", []))
+    return Service(item["metadata"]["namespace"], item["metadata"]["name"], IPv4Address(address), ports)
+
+
+def _pod(item: Mapping[str, Any]) -> Pod | None:
+    address = item.get("status", {}).get("podIP", "")
+    if "." not in address or item["spec"].get("hostNetwork") or item["status"].get("phase") != "Running":
+        return None
+    containers = item["spec"]["containers"]
+    ports = tuple(
+        f"{port['containerPort']}/{port.get('protocol', 'TCP').lower()}"
+        for container in containers
+        for port in container.get("ports", [])
+    )
+    return Pod(item["metadata"]["namespace"], item["metadata"]["name"], IPv4Address(address), ports)
+
+
+def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str]) -> ClusterEndpoint:
+    kind, (port,) = service["spec"]["type"], service["spec"]["ports"]
+    command = f"kubectl port-forward --namespace {NAMESPACE} service/{RELEASE} {port['port']}"
+    match kind:
+        case "LoadBalancer":
+            given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+            hosts = tuple(entry.get("ip") or entry.get("hostname", "") for entry in given)
+            return ClusterEndpoint(kind, hosts, port["port"], None)
+        case "NodePort":
+            return ClusterEndpoint(kind, tuple(node_addresses), port["nodePort"], None)
+    return ClusterEndpoint(kind, ("127.0.0.1",), port["port"], command)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1].strip().rstrip(".")
+
+
+def _helm_error(text: str) -> str:
+    """What Helm says behind the last `Error:`, on one line."""
+    _, found, said = text.rpartition("Error: ")
+    words = " ".join((said if found else text).split())
+    return words.removesuffix(" Use --debug flag to render out invalid YAML") or "it said nothing"
+
+
+def image_fault(cluster: Cluster, image: str) -> str | None:
+    """Why the nodes cannot run an image that no registry has, or None when they can."""
+    for node in cluster.nodes:
+        here = any(name.partition("@")[0].rpartition(":")[0].removeprefix("docker.io/library/") == image
+                   for name in node.images)  # fmt: skip
+        if not here and not node.runtime.startswith("docker:"):
+            return (
+                f"the node {node.name} ({node.runtime or 'of an unknown runtime'}) does not see the image {image} that "
+                f"is built here: name a registry that it pulls from with `{CHANGE_ANSWER} image_registry=HOST/PATH`, "
+                f"or load the image into it (kind: `kind load docker-image {image}`)."
+            )
+    return None

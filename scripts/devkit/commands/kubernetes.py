@@ -1,0 +1,126 @@
+"""up, down and status for a server in a Kubernetes cluster."""
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from devkit import checks, commandline, host
+from devkit.answers import CHANGE_ANSWER, Answers, read_answers
+from devkit.cluster import NAMESPACE, ClusterTools, image_fault
+from devkit.cluster_report import as_document, as_text, make_report
+from devkit.errors import UserError
+from devkit.facts import Cluster
+from devkit.material import local_folder, read_generation
+from devkit.stack import Stack
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def add_options(parser: argparse.ArgumentParser, values: bool = False) -> None:
+    """Add the options that choose a cluster, and what its chart is given."""
+    parser.add_argument("--kubernetes", action="store_true", help="in the cluster of kubectl's current context")
+    parser.add_argument("--context", metavar="NAME", help="with --kubernetes: another context of the kubeconfig")
+    if values:
+        parser.add_argument(
+            "--values", metavar="FILE", type=Path, action="append", default=[],
+            help="with --kubernetes: values for the chart, beside local/values.yaml; may be given again",
+        )  # fmt: skip
+
+
+def or_else(parser: argparse.ArgumentParser, in_cluster: Command, on_engine: Command) -> Command:
+    """Run the one or the other as --kubernetes says."""
+
+    def choose(options: argparse.Namespace) -> None:
+        if not options.kubernetes and (options.context or getattr(options, "values", None)):
+            parser.error("--context and --values go with --kubernetes")
+        (in_cluster if options.kubernetes else on_engine)(options)
+
+    return choose
+
+
+def up(options: argparse.Namespace) -> None:
+    """Check, build and push the image, install the chart, wait until it is ready, and print the report."""
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    checks.check_ends(read_generation(project))
+    missing = [path for path in options.values if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} is not there: give --values a file of chart values.")
+    tools = ClusterTools(project, options.context)
+    cluster = tools.cluster()
+    networks = (*cluster.pod_networks, *cluster.service_networks)
+    _check_subnet(answers, cluster)
+    checks.check_routes(answers, networks)
+    if answers.service_type != "NodePort" and host.is_loopback(answers.vpn_host) and tools.endpoint() is None:
+        checks.check_port(answers)
+    stack = Stack(project, answers)
+    stack.engine()
+
+    progress = commandline.messages()
+    settings = {}
+    if answers.image_registry:
+        platforms = sorted({f"linux/{node.architecture}" for node in cluster.nodes if node.architecture})
+        commandline.follow(progress, f"Building and pushing {answers.image}", stack.push(platforms))
+        settings["image.digest"] = stack.pushed_digest()
+    else:
+        stack.require_compose()
+        commandline.follow(progress, "Building the image", stack.build())
+        fault = image_fault(cluster, answers.image)
+        if fault:
+            raise UserError(fault)
+        settings["image.revision"] = stack.image_id()
+    installation = tools.install(settings, [path.absolute() for path in options.values])
+    commandline.follow(progress, f"Installing the chart in {cluster.context}", installation)
+    _show_report(project, answers, tools, cluster, as_json=options.json)
+
+
+def down(options: argparse.Namespace) -> None:
+    """Remove the release, and the namespace if `up` made it."""
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    tools = ClusterTools(project, options.context)
+    tools.cluster()
+    progress = commandline.messages()
+    with progress.status("Removing the chart"):
+        there = tools.uninstall()
+    if options.images:
+        Stack(project, answers).remove_image()
+    progress.print("Everything is down." if there else f"There was no devkit in {tools.context}.", markup=False)
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print the report and change nothing."""
+    project = commandline.project_folder()
+    answers = read_answers(project)
+    read_generation(project)
+    tools = ClusterTools(project, options.context)
+    cluster = tools.cluster()
+    _show_report(project, answers, tools, cluster, as_json=options.json)
+
+
+def _check_subnet(answers: Answers, cluster: Cluster) -> None:
+    for network in (*cluster.pod_networks, *cluster.service_networks):
+        if network.overlaps(answers.vpn_subnet):
+            raise UserError(
+                f"vpn_subnet {answers.vpn_subnet} overlaps the cluster's own network {network}: choose another with "
+                f"`{CHANGE_ANSWER} vpn_subnet=A.B.C.0/24`."
+            )
+
+
+def _show_report(project: Path, answers: Answers, tools: ClusterTools, cluster: Cluster, as_json: bool) -> None:
+    endpoint = tools.endpoint()
+    if endpoint is None:
+        raise UserError(
+            f"there is no devkit in the namespace {NAMESPACE} of {cluster.context}: bring it up with "
+            "`python scripts/up.py --kubernetes`."
+        )
+    report = make_report(
+        answers, cluster, endpoint, tools.services(), tools.pods(), local_folder(project), read_generation(project),
+        host.resolve(answers.vpn_host), datetime.now(UTC),
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(as_document(report), indent=2))
+    else:
+        commandline.show(as_text(report, host.operating_system(), Path.cwd()))
