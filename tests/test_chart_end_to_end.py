@@ -1,67 +1,18 @@
 """The chart's pod runs for real, as the kubelet would run it, and a real client goes through it."""
 
 import base64
-import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
-from tests.cluster.api import api_server
-from tests.cluster.node import Node, cluster_node
-from tests.cluster.store import Api
+from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import copy_project
-from tests.lab import WEB_IMAGE, Engine, Mac
-from tests.lab.cache import helm_and_kubectl
+from tests.lab import Engine, Mac
 from tests.vpn import connected, eventually, fetch, script, start_client, web
-
-NAMESPACE = "docker-for-mac"
-ROUTES = ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/12"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The stand-in for a cluster, with its user's tools."""
-
-    api: Api
-    node: Node
-    major: Literal[3, 4]
-
-    def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run helm or kubectl as its user does."""
-        helm, kubectl = helm_and_kubectl(self.major)
-        command = [str({"helm": helm, "kubectl": kubectl}[program]), *arguments]
-        environment = os.environ | {"KUBECONFIG": str(self.api.kubeconfig)}
-        return subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
-
-    def start_web(self, name: str) -> str:
-        """Start an nginx pod with a Service before it; return the pod's address."""
-        labels = {"app": name}
-        self.api.put({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "labels": labels},
-            "spec": {"containers": [{"name": "nginx", "image": WEB_IMAGE, "ports": [{"containerPort": 80}]}]},
-        })  # fmt: skip
-        self.api.put({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
-            "spec": {"type": "ClusterIP", "selector": labels, "ports": [{"port": 80, "name": "http"}]},
-        })  # fmt: skip
-        eventually(lambda: self.pod(name, "default").get("status", {}).get("phase") == "Running")
-        return str(self.pod(name, "default")["status"]["podIP"])
-
-    def pod(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
-        """A pod as the API has it."""
-        return self.api.get("Pod", name, namespace)
-
-
-@contextmanager
-def cluster(mac: Mac, engine: Engine, major: Literal[3, 4] = 4) -> Iterator[Cluster]:
-    with api_server() as api, cluster_node(api, mac, engine) as node:
-        yield Cluster(api, node, major)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +24,7 @@ def one(machines: tuple[Mac, Engine]) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def project(machines: tuple[Mac, Engine]) -> Path:
     """A project whose image is built."""
-    project = copy_project(machines[0].home / "devkit", routes=ROUTES)
+    project = copy_project(machines[0].home / "devkit", routes=CLUSTER_ROUTES)
     machines[0].run("docker", "compose", "build", "--quiet", cwd=project)
     return project
 
@@ -232,7 +183,7 @@ def test_port_forward_finds_the_server_on_the_pods_loopback(
 
 def test_udp(mac: Mac, project: Path, one: Cluster) -> None:
     uninstall(one)
-    over_udp = copy_project(mac.home / "udp", routes=ROUTES, vpn_protocol="udp", vpn_port=4194)
+    over_udp = copy_project(mac.home / "udp", routes=CLUSTER_ROUTES, vpn_protocol="udp", vpn_port=4194)
     install(one, over_udp)
     with connected(mac, over_udp / "local/docker-for-mac.ovpn"):
         assert fetch(mac, one.start_web("for-udp")) == "200"

@@ -4,12 +4,15 @@ It holds the objects, validates them against Kubernetes' own schemas, tells watc
 enforces RBAC for service accounts. Nothing runs behind it: whoever subscribes plays the controllers.
 """
 
+import ctypes
 import json
 import random
+import socket
 import string
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +26,9 @@ from tests.cluster.kinds import Document, Kind, discover
 from tests.cluster.patches import merge, strategic_merge
 from tests.cluster.rbac import Request
 from tests.cluster.store import Api, Change, Key, Refusal, not_found
+
+CLONE_NEWNET = 0x40000000  # setns(2)
+OWN_NETWORK = Path("/proc/self/ns/net")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -162,16 +168,31 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, api: Api) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, api: Api, network: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
+        with ThreadPoolExecutor(1) as executor:  # in a thread that ends, because it stays in that network
+            self.socket = executor.submit(_listening_socket, network).result()
+        self.server_port = self.socket.getsockname()[1]
         self.api = api
 
 
+def _listening_socket(network: Path) -> socket.socket:
+    """A socket that listens on loopback in a network namespace: a socket stays in the one that it was made in."""
+    with network.open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter {network}")
+    return socket.create_server(("127.0.0.1", 0), backlog=100)
+
+
 @contextmanager
-def api_server(version: str = "1.37") -> Iterator[Api]:
-    """Run the stand-in for an API server of this version, with a kubeconfig of its admin."""
+def api_server(version: str = "1.37", network: Path = OWN_NETWORK) -> Iterator[Api]:
+    """Run the stand-in for an API server of this version, with a kubeconfig of its admin.
+
+    It listens in the network namespace of a file such as /proc/1234/ns/net.
+    """
     api = Api(version)
-    with _Server(api) as server, tempfile.TemporaryDirectory() as folder:
+    with _Server(api, network) as server, tempfile.TemporaryDirectory() as folder:
         api.url = f"http://127.0.0.1:{server.server_port}"
         api.kubeconfig = Path(folder) / "kubeconfig"
         context = {"cluster": "stand-in", "user": "admin", "namespace": "default"}

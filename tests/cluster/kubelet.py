@@ -1,6 +1,6 @@
 """The rest of a cluster around the stand-in for the API: pods that really run, in the lab's engine.
 
-    with api_server() as api, cluster_node(api, mac, engine) as node:
+    with api_server() as api, joined_node(api, mac, engine) as node:
         api.put({"apiVersion": "v1", "kind": "Pod", ...})
 
 A pod is a container that holds the network namespace, and beside it each container of the manifest with its own
@@ -33,7 +33,7 @@ LABEL = "pod"  # of every container here: the pod that it belongs to
 
 
 @contextmanager
-def cluster_node(api: Api, mac: Mac, engine: Engine, runtime: str = "docker://28.5.2") -> Iterator["Node"]:
+def joined_node(api: Api, mac: Mac, engine: Engine, runtime: str = "docker://28.5.2") -> Iterator["Node"]:
     """Join the lab's VM to the stand-in as its one node, until the end of the block."""
     node = Node(api, mac, engine, runtime)
     thread = threading.Thread(target=node.work)

@@ -1,0 +1,61 @@
+"""A cluster for tests: the stand-in for its API, the lab's VM as its one node, and its user's tools on the Mac."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.cluster.api import api_server
+from tests.cluster.kubelet import Node, joined_node
+from tests.cluster.store import Api
+from tests.lab import WEB_IMAGE, Engine, Mac
+from tests.lab.cache import helm_and_kubectl
+from tests.vpn import eventually
+
+NAMESPACE = "docker-for-mac"
+CLUSTER_ROUTES = ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/12"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The stand-in for a cluster, with its user's tools."""
+
+    api: Api
+    node: Node
+    mac: Mac
+    major: Literal[3, 4]
+
+    def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run helm, kubectl or a script that uses them as its user does."""
+        path = f"{helm_and_kubectl(self.major)[0].parent}:{self.mac.environment['PATH']}"
+        environment = [f"PATH={path}", f"KUBECONFIG={self.api.kubeconfig}"]
+        return self.mac.run("env", *environment, program, *arguments, cwd=cwd, check=False)
+
+    def start_web(self, name: str) -> str:
+        """Start an nginx pod with a Service before it; return the pod's address."""
+        labels = {"app": name}
+        self.api.put({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": labels},
+            "spec": {"containers": [{"name": "nginx", "image": WEB_IMAGE, "ports": [{"containerPort": 80}]}]},
+        })  # fmt: skip
+        self.api.put({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"type": "ClusterIP", "selector": labels, "ports": [{"port": 80, "name": "http"}]},
+        })  # fmt: skip
+        eventually(lambda: self.pod(name, "default").get("status", {}).get("phase") == "Running")
+        return str(self.pod(name, "default")["status"]["podIP"])
+
+    def pod(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """A pod as the API has it."""
+        return self.api.get("Pod", name, namespace)
+
+
+@contextmanager
+def cluster(mac: Mac, engine: Engine, version: str = "1.37", runtime: str = "docker://28.5.2") -> Iterator[Cluster]:
+    """Start a cluster of this version, whose node says that it runs this, until the end of the block."""
+    api_of_mac = api_server(version, Path(f"/proc/{mac.process_id}/ns/net"))
+    with api_of_mac as api, joined_node(api, mac, engine, runtime) as node:
+        yield Cluster(api, node, mac, 4)
