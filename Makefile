@@ -19,7 +19,7 @@ lint: packages .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/shellcheck template/gateway/*.sh tests/lab/*.sh
-	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/web/Dockerfile
+	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/*/Dockerfile
 	$(BIN)/yamllint --strict .
 
 format: .venv/ready

@@ -129,14 +129,13 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
     ]
     if report.endpoint.command:
         where.append(("", f"keep this running:  {report.endpoint.command}"))
-    own = Table.grid(padding=(0, 2))
-    own.add_column(style="bold", no_wrap=True)
-    own.add_column(overflow="fold")
-    for what, networks in (("Pods", cluster.pod_networks), ("Services", cluster.service_networks)):
-        own.add_row(what, _network_line(networks, routes))
-    facts = access_table(report.access, where, system, folder)
+    networks = [
+        ("Pods", _network_line(cluster.pod_networks, routes)),
+        ("Services", _network_line(cluster.service_networks, routes)),
+    ]
+    facts = access_table(report.access, where, system, folder, networks)
     tail = [*how_to_add(routes, report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
-    return Group(facts, own, "", _place_table(report.places), *tail)
+    return Group(facts, "", _place_table(report.places), *tail)
 
 
 def _service_line(endpoint: ClusterEndpoint) -> str:

@@ -176,9 +176,13 @@ def as_text(report: Report, system: OperatingSystem, folder: Path) -> Renderable
 
 
 def access_table(
-    access: Access, where: Sequence[tuple[str, str]], system: OperatingSystem, folder: Path
+    access: Access,
+    where: Sequence[tuple[str, str]],
+    system: OperatingSystem,
+    folder: Path,
+    networks: Sequence[tuple[str, Text]] = (),
 ) -> RenderableType:
-    """What every report begins with; `where` are rows that say where the server is."""
+    """What every report begins with; `where` are rows that say where the server is, `networks` what is behind it."""
     answers = access.answers
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
@@ -195,6 +199,8 @@ def access_table(
         again = f"python scripts/client.py add {answers.client_name}"
         facts.add_row("Profile", Text(f"{answers.client_name} is revoked; `{again}` issues it anew", style="yellow"))
     facts.add_row("Routes", "  ".join(str(route) for route in answers.routes))
+    for name, line in networks:
+        facts.add_row(name, line)
     for row, end in enumerate(access.ends[:MOST_ROWS]):
         days = (end.at - access.now).days
         facts.add_row("" if row else "Certificates", escape(f"{end.name}: until {end.at:%Y-%m-%d} ({days} days)"))

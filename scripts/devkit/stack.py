@@ -5,6 +5,7 @@ What Docker refuses is raised as UserError.
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,12 +128,12 @@ class Stack:
 
         Raises UserError.
         """
-        words = [*map(str, self._docker.client_config.docker_cmd), "buildx", "imagetools", "inspect", self._image,
-                 "--format", "{{.Manifest.Digest}}"]  # fmt: skip
+        words = [*map(str, self._docker.client_config.docker_cmd), "buildx", "imagetools", "inspect", self._image]  # fmt: skip
         answer = subprocess.run(words, capture_output=True, text=True, check=False)
-        if answer.returncode != 0:
+        found = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", answer.stdout, re.MULTILINE)
+        if not found:
             raise UserError(f"the registry does not show {self._image}: {_most_telling(answer.stderr)}.")
-        return answer.stdout.strip()
+        return found[1]
 
     def start(self, material: str) -> Iterator[str]:
         """Start the services in order and wait until all are healthy; give what Compose prints.

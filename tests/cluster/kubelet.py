@@ -29,6 +29,7 @@ POD_NETWORK = "pods"
 POD_CIDR = "10.244.0.0/24"
 SECONDS_BETWEEN_LOOKS = 0.2
 REVISION = "controller-revision-hash"
+BALANCER_IMAGE = "k8s-balancer"
 LABEL = "pod"  # of every container here: the pod that it belongs to
 
 
@@ -55,6 +56,7 @@ class Node:
         self._engine = engine
         self._running: dict[str, str] = {}  # name and uid of each pod
         self._forwarded: dict[str, str] = {}
+        self._published: dict[int, str] = {}  # port and cluster IP of each load balancer
         self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
         mac.run("docker", "network", "create", "--subnet", POD_CIDR, POD_NETWORK)
         api.put({
@@ -100,8 +102,13 @@ class Node:
                     self._start(pod)
             if pod["metadata"]["name"] in self._running:
                 self._report(pod)
-        for service in self._api.find("Service"):
+        services = self._api.find("Service")
+        for service in services:
             self._forward(service)
+        addresses = {service["spec"].get("clusterIP") for service in services}
+        for port in [port for port, address in self._published.items() if address not in addresses]:
+            del self._published[port]
+            self._docker("rm", "--force", f"k8s-balancer-{port}")
 
     def _collect_garbage(self) -> None:
         alive = {owner["metadata"]["uid"] for owner in self._api.find("StatefulSet")}
@@ -298,13 +305,16 @@ class Node:
                                  "--ctstate", "DNAT", "-j", "MASQUERADE")  # fmt: skip
         if spec.get("type") == "LoadBalancer" and not service.get("status", {}).get("loadBalancer"):
             for port in spec["ports"]:
-                self._publish(port["port"], port.get("protocol", "TCP"), spec["clusterIP"])
+                image = pods[0]["spec"]["containers"][0]["image"]  # which has socat
+                self._publish(port["port"], port.get("protocol", "TCP"), spec["clusterIP"], image)
             self._api.put(service | {"status": {"loadBalancer": {"ingress": [{"hostname": "localhost"}]}}})
 
-    def _publish(self, port: int, protocol: str, address: str) -> None:
+    def _publish(self, port: int, protocol: str, address: str, image: str) -> None:
         listen, published = f"{protocol}4-LISTEN", f"127.0.0.1:{port}:{port}/{protocol.lower()}"
+        self._published[port] = address
+        self._docker("tag", image, BALANCER_IMAGE)
         self._docker("run", "--detach", "--name", f"k8s-balancer-{port}", "--network", POD_NETWORK, "--publish",
-                     published, "--entrypoint", "socat", "d4m-devkit-gateway", f"{listen}:{port},fork,reuseaddr",
+                     published, "--entrypoint", "socat", BALANCER_IMAGE, f"{listen}:{port},fork,reuseaddr",
                      f"{protocol}4:{address}:{port}")  # fmt: skip
 
     def _docker(self, *command: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ folder, as Docker Desktop shares the user's home.
 
 from tests.lab.machine import (
     BASE_IMAGE,
+    REGISTRY_IMAGE,
     WEB_IMAGE,
     Engine,
     Mac,
@@ -22,6 +23,7 @@ from tests.lab.machine import (
 
 __all__ = [
     "BASE_IMAGE",
+    "REGISTRY_IMAGE",
     "WEB_IMAGE",
     "Engine",
     "Mac",

@@ -24,7 +24,9 @@ VM_NETWORK = "vm-network"  # a link to the network namespace that the VM has now
 MARK = "D4M_LAB"  # every process of a lab carries the lab's folder in this environment variable
 
 BASE_IMAGE = "debian:trixie-slim"
-WEB_IMAGE = "nginx:debian"  # no registry is in reach, so this one is built
+# No registry is in reach, so these are built.
+WEB_IMAGE = "nginx:debian"
+REGISTRY_IMAGE = "registry:debian"
 
 IptablesBackend = Literal["nft", "legacy"]
 
@@ -252,6 +254,7 @@ def _fill_docker_data() -> None:
         path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
         mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
+        mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
         mac.run("docker", "build", "--tag", "gateway", cache.REPOSITORY / "template/gateway")
         mac.run("docker", "image", "rm", "gateway")  # the build cache stays
         engine.shut_down()

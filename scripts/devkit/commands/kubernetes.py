@@ -116,8 +116,10 @@ def _show_report(project: Path, answers: Answers, tools: ClusterTools, cluster: 
             f"there is no devkit in the namespace {NAMESPACE} of {cluster.context}: bring it up with "
             "`python scripts/up.py --kubernetes`."
         )
+    services = [service for service in tools.services() if service.namespace != NAMESPACE]
+    pods = [pod for pod in tools.pods() if pod.namespace != NAMESPACE]
     report = make_report(
-        answers, cluster, endpoint, tools.services(), tools.pods(), local_folder(project), read_generation(project),
+        answers, cluster, endpoint, services, pods, local_folder(project), read_generation(project),
         host.resolve(answers.vpn_host), datetime.now(UTC),
     )  # fmt: skip
     if as_json:

@@ -1,0 +1,186 @@
+"""`up.py --kubernetes` and its kin: from the check of a cluster to a page that a client fetches in it."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
+from tests.conftest import copy_project
+from tests.lab import REGISTRY_IMAGE, Engine, Mac
+from tests.vpn import connected, eventually, fetch, web
+
+
+@pytest.fixture(scope="module")
+def one(machines: tuple[Mac, Engine]) -> Iterator[Cluster]:
+    with cluster(*machines) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def project(mac: Mac) -> Path:
+    return copy_project(mac.home / "devkit", routes=CLUSTER_ROUTES)
+
+
+def run_script(one: Cluster, project: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts with --kubernetes."""
+    return one.run(sys.executable, f"scripts/{name}.py", "--kubernetes", *options, cwd=project)
+
+
+def sentence(run: subprocess.CompletedProcess[str]) -> str:
+    """What a refused script says: one line on stderr, behind the progress."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert run.stdout == ""
+    assert "Traceback" not in run.stderr
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@contextmanager
+def nothing_is_written(one: Cluster) -> Iterator[None]:
+    before = len(one.api.requests)
+    yield
+    asked = [request for _, request in one.api.requests[before:]]
+    assert [request for request in asked if request.verb not in ("get", "list", "watch")] == []
+
+
+def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
+    mac: Mac, engine: Engine, one: Cluster, project: Path
+) -> None:
+    with nothing_is_written(one):
+        assert "there is no devkit in the namespace" in sentence(run_script(one, project, "status"))
+    pod, service = one.start_web("web"), one.api.get("Service", "web", "default")["spec"]["clusterIP"]
+    up = run_script(one, project, "up")
+    assert up.returncode == 0, up.stderr
+    assert "Cluster       Kubernetes 1.37.0, 1 node (context stand-in)" in up.stdout
+    assert "Service       LoadBalancer at localhost, port 1194" in up.stdout
+    assert "Pods          10.244.0.0/16: reached" in up.stdout
+    assert "Services      10.96.0.0/12: reached" in up.stdout
+    assert re.search(rf"Service +default +web +{service} +http://{service} +yes", up.stdout)
+    assert re.search(rf"Pod +default +web +{pod} +http://{pod} +yes", up.stdout)
+    assert "warning" not in up.stdout
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert [fetch(mac, pod), fetch(mac, service)] == ["200", "200"]
+
+    # Again, nothing restarts.
+    uid = one.pod("devkit-0")["metadata"]["uid"]
+    assert run_script(one, project, "up").returncode == 0
+    assert one.pod("devkit-0")["metadata"]["uid"] == uid
+
+    with nothing_is_written(one):
+        facts = json.loads(run_script(one, project, "status", "--json").stdout)
+    assert facts["cluster"]["pod_networks"] == ["10.244.0.0/16"]
+    assert facts["missed"] == []
+    assert {(place["kind"], place["address"]) for place in facts["reached"]} == {("Service", service), ("Pod", pod)}
+
+    down = run_script(one, project, "down", "--images")
+    assert down.returncode == 0, down.stderr
+    assert NAMESPACE not in {found["metadata"]["name"] for found in one.api.find("Namespace")}
+    eventually(lambda: "devkit-0" not in mac.run("docker", "ps", "--all", "--format", "{{.Names}}").stdout)
+    assert "d4m0" not in engine.run("iptables-save").stdout
+    assert "There was no devkit" in run_script(one, project, "down").stderr
+
+
+def test_docker_desktop_reaches_its_docker_networks_through_the_cluster(mac: Mac, one: Cluster) -> None:
+    project = copy_project(mac.home / "desktop", kubernetes="docker-desktop", vpn_port=2194)
+    up = run_script(one, project, "up")
+    assert up.returncode == 0, up.stderr
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert fetch(mac, web(mac)) == "200"
+    # The default routes of Docker Desktop are not this cluster's: the report says so, and what to do.
+    assert "Pods          10.244.0.0/16: outside the routes" in up.stdout
+    routes = "[172.16.0.0/12, 10.1.0.0/16, 10.96.0.0/12, 10.244.0.0/16]"
+    assert f"--data rotate=none --data 'routes={routes}'" in up.stdout
+    assert run_script(one, project, "down").returncode == 0
+
+
+def test_image_goes_through_the_registry_that_was_named(mac: Mac, one: Cluster) -> None:
+    mac.run("docker", "run", "--detach", "--publish", "127.0.0.1:5000:5000", REGISTRY_IMAGE)
+    eventually(lambda: fetch(mac, "127.0.0.1:5000/v2/") == "200")
+    project = copy_project(
+        mac.home / "registry", routes=CLUSTER_ROUTES, image_registry="127.0.0.1:5000/team", vpn_port=3194
+    )
+    up = run_script(one, project, "up")
+    assert up.returncode == 0, up.stderr
+    image = one.pod("devkit-0")["spec"]["containers"][0]["image"]
+    assert re.fullmatch(r"127\.0\.0\.1:5000/team/d4m-devkit-gateway@sha256:[0-9a-f]{64}", image)
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert fetch(mac, one.start_web("for-registry")) == "200"
+    assert run_script(one, project, "down").returncode == 0
+
+
+def test_values_of_ones_own_and_what_the_chart_refuses(one: Cluster, project: Path) -> None:
+    (project / "mine.yaml").write_text("service: {type: Foo}\n")
+    assert "/service/type" in sentence(run_script(one, project, "up", "--values", "mine.yaml"))
+    assert "missing.yaml is not there" in sentence(run_script(one, project, "up", "--values", "missing.yaml"))
+    run_script(one, project, "down")
+
+
+def test_namespace_that_lets_no_tunnel_in_is_named(one: Cluster, project: Path) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    one.api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    said = sentence(run_script(one, project, "up"))
+    assert 'enforces the Pod Security level "restricted", under which no pod may make a tunnel' in said
+    run_script(one, project, "down")
+    # It is not ours, so it stays.
+    assert one.api.get("Namespace", NAMESPACE)["metadata"]["labels"] == labels
+    one.api.delete("Namespace", NAMESPACE)
+
+
+def test_subnet_of_the_clusters_own(mac: Mac, one: Cluster) -> None:
+    project = copy_project(mac.home / "overlap", vpn_subnet="10.100.7.0/24")
+    with nothing_is_written(one):
+        said = sentence(run_script(one, project, "up"))
+    assert "vpn_subnet 10.100.7.0/24 overlaps the cluster's own network 10.96.0.0/12" in said
+
+
+def test_nodes_that_do_not_see_the_image(one: Cluster, project: Path) -> None:
+    def node_says(runtime: str, *images: str) -> None:
+        node = one.api.get("Node", "node")
+        information = node["status"]["nodeInfo"] | {"containerRuntimeVersion": runtime}
+        known = [{"names": list(images)}] if images else []
+        one.api.put(node | {"status": node["status"] | {"nodeInfo": information, "images": known}})
+
+    node_says("containerd://2.1.0")
+    with nothing_is_written(one):
+        said = sentence(run_script(one, project, "up"))
+    assert "the node node (containerd://2.1.0) does not see the image d4m-devkit-gateway" in said
+    assert "--data image_registry=HOST/PATH`" in said
+    assert "kind load docker-image d4m-devkit-gateway" in said
+    node_says("containerd://2.1.0", "docker.io/library/d4m-devkit-gateway:latest")  # as `kind load` leaves it
+    assert run_script(one, project, "up").returncode == 0
+    assert run_script(one, project, "down").returncode == 0
+    node_says("docker://28.5.2")
+
+
+def test_no_cluster_answers(mac: Mac, one: Cluster, project: Path) -> None:
+    nobody = one.api.kubeconfig.with_name("nobody")
+    nobody.write_text(re.sub(r"http://127.0.0.1:\d+", "http://127.0.0.1:9", one.api.kubeconfig.read_text()))
+    said = sentence(
+        one.run("env", f"KUBECONFIG={nobody}", sys.executable, "scripts/up.py", "--kubernetes", cwd=project)
+    )
+    assert "the cluster of the context stand-in does not answer" in said
+    assert "connection refused" in said.lower() or "refused" in said
+    said = sentence(run_script(one, project, "up", "--context", "elsewhere"))
+    assert "the cluster of the context elsewhere does not answer" in said
+    nobody.write_text("")
+    said = sentence(
+        one.run("env", f"KUBECONFIG={nobody}", sys.executable, "scripts/up.py", "--kubernetes", cwd=project)
+    )
+    assert "kubectl has no current context" in said
+
+
+def test_no_kubectl_here(mac: Mac, project: Path) -> None:
+    run = mac.run("env", "PATH=/nowhere", sys.executable, "scripts/up.py", "--kubernetes", cwd=project, check=False)
+    assert "kubectl is not installed here" in sentence(run)
+
+
+def test_context_without_kubernetes_is_wrong_usage(mac: Mac, project: Path) -> None:
+    run = mac.run(sys.executable, "scripts/up.py", "--context", "elsewhere", cwd=project, check=False)
+    assert run.returncode == 2
+    assert "--context and --values go with --kubernetes" in run.stderr
