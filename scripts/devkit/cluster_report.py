@@ -1,6 +1,6 @@
 """The connection report of a server in a cluster. Pure functions, as in `report`."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, collapse_addresses
@@ -27,8 +27,6 @@ from devkit.report import (
     urls,
     warning_lines,
 )
-
-LOOPBACK = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ def make_report(
     pods: Iterable[Pod],
     local: Path,
     generation: Generation,
-    addresses: Collection[str],
+    same_host: bool,
     now: datetime,
 ) -> ClusterReport:
-    """Put the facts together; `addresses` are those of the host that the profiles name."""
+    """Put the facts together; `same_host` when the host that the profiles name is one of the endpoint's."""
     access = make_access(answers, local, generation, now)
     found = [*(_place("Service", one, answers) for one in services), *(_place("Pod", one, answers) for one in pods)]
     # A network plugin may give pods addresses of which the nodes know nothing.
@@ -80,7 +78,7 @@ def make_report(
         # What the user made comes before what the cluster is made of.
         places=tuple(sorted(found, key=lambda place: place.namespace == "kube-system")),
         missed=tuple(network for network in networks if not _is_routed(network, answers.routes)),
-        warnings=(*end_warnings(access.ends, now), *_endpoint_warnings(answers, endpoint, addresses)),
+        warnings=(*end_warnings(access.ends, now), *_endpoint_warnings(answers, endpoint, same_host)),
     )
 
 
@@ -176,19 +174,17 @@ def _is_routed(network: IPv4Network, routes: Iterable[IPv4Network]) -> bool:
     return any(network.subnet_of(route) for route in collapse_addresses(routes))
 
 
-def _endpoint_warnings(answers: Answers, endpoint: ClusterEndpoint, addresses: Collection[str]) -> Iterable[str]:
+def _endpoint_warnings(answers: Answers, endpoint: ClusterEndpoint, same_host: bool) -> Iterable[str]:
     """A sentence when the profiles name another endpoint than the Service has."""
     if not endpoint.hosts:
         yield (
             "the Service has no address: this cluster has no load balancer, so choose another way in with "
             f"`{CHANGE_ANSWER} service_type=ClusterIP` (or NodePort)."
         )
-        return
-    hosts = {"127.0.0.1" if host in LOOPBACK else host for host in endpoint.hosts}
-    same_host = bool(hosts & {answers.vpn_host, *addresses})
-    if not same_host or answers.vpn_port != endpoint.port:
+    elif not same_host or answers.vpn_port != endpoint.port:
+        host = answers.vpn_host if same_host else endpoint.hosts[0]
         yield (
             f"the profiles connect to {answers.vpn_host}:{answers.vpn_port}, but the Service is at "
-            f"{min(hosts)}:{endpoint.port}: change them with `{CHANGE_ANSWER} vpn_host={min(hosts)} "
+            f"{host}:{endpoint.port}: change them with `{CHANGE_ANSWER} vpn_host={host} "
             f"--data vpn_port={endpoint.port}`."
         )

@@ -72,6 +72,11 @@ def resolve(name: str) -> frozenset[str]:
         return frozenset()
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two host names or addresses lead to the same place."""
+    return one == other or bool(resolve(one) & resolve(other))
+
+
 def is_loopback(name: str) -> bool:
     """Whether a host name or address is this computer's own."""
     return any(IPv4Address(address).is_loopback for address in resolve(name))

@@ -128,8 +128,9 @@ class Stack:
 
         Raises UserError.
         """
-        words = [*map(str, self._docker.client_config.docker_cmd), "buildx", "imagetools", "inspect", self._image]  # fmt: skip
-        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+        docker = [str(word) for word in self._docker.client_config.docker_cmd]
+        inspect = [*docker, "buildx", "imagetools", "inspect", self._image]
+        answer = subprocess.run(inspect, capture_output=True, text=True, check=False)
         found = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", answer.stdout, re.MULTILINE)
         if not found:
             raise UserError(f"the registry does not show {self._image}: {_most_telling(answer.stderr)}.")

@@ -26,7 +26,6 @@ from tests.lab import BASE_IMAGE, Engine, Mac
 Document = dict[str, Any]
 
 POD_NETWORK = "pods"
-POD_CIDR = "10.244.0.0/24"
 SECONDS_BETWEEN_LOOKS = 0.2
 REVISION = "controller-revision-hash"
 BALANCER_IMAGE = "k8s-balancer"
@@ -34,9 +33,9 @@ LABEL = "pod"  # of every container here: the pod that it belongs to
 
 
 @contextmanager
-def joined_node(api: Api, mac: Mac, engine: Engine, runtime: str = "docker://28.5.2") -> Iterator["Node"]:
+def joined_node(api: Api, mac: Mac, engine: Engine, pod_cidr: str) -> Iterator["Node"]:
     """Join the lab's VM to the stand-in as its one node, until the end of the block."""
-    node = Node(api, mac, engine, runtime)
+    node = Node(api, mac, engine, pod_cidr)
     thread = threading.Thread(target=node.work)
     thread.start()
     try:
@@ -49,7 +48,7 @@ def joined_node(api: Api, mac: Mac, engine: Engine, runtime: str = "docker://28.
 class Node:
     """What scheduler, controllers, kubelet and kube-proxy do, as far as this project meets them."""
 
-    def __init__(self, api: Api, mac: Mac, engine: Engine, runtime: str) -> None:
+    def __init__(self, api: Api, mac: Mac, engine: Engine, pod_cidr: str) -> None:
         self.stopping = threading.Event()
         self._api = api
         self._mac = mac
@@ -58,15 +57,16 @@ class Node:
         self._forwarded: dict[str, str] = {}
         self._published: dict[int, str] = {}  # port and cluster IP of each load balancer
         self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
-        mac.run("docker", "network", "create", "--subnet", POD_CIDR, POD_NETWORK)
+        mac.run("docker", "network", "create", "--subnet", pod_cidr, POD_NETWORK)
         api.put({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"},
-            "spec": {"podCIDR": POD_CIDR, "podCIDRs": [POD_CIDR]},
+            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": self.address}],
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "nodeInfo": {
-                    "architecture": "amd64", "bootID": "", "containerRuntimeVersion": runtime, "kernelVersion": "",
+                    "architecture": "amd64", "bootID": "", "containerRuntimeVersion": "docker://28.5.2",
+                    "kernelVersion": "",
                     "kubeProxyVersion": "", "kubeletVersion": f"v{api.version}.0", "machineID": "",
                     "operatingSystem": "linux", "osImage": "Docker Desktop", "systemUUID": "",
                 },

@@ -27,10 +27,15 @@ class Cluster:
     mac: Mac
     major: Literal[3, 4]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its user's shell has for it."""
+        path = f"{helm_and_kubectl(self.major)[0].parent}:{self.mac.environment['PATH']}"
+        return {"PATH": path, "KUBECONFIG": str(self.api.kubeconfig)}
+
     def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run helm, kubectl or a script that uses them as its user does."""
-        path = f"{helm_and_kubectl(self.major)[0].parent}:{self.mac.environment['PATH']}"
-        environment = [f"PATH={path}", f"KUBECONFIG={self.api.kubeconfig}"]
+        environment = [f"{name}={value}" for name, value in self.environment.items()]
         return self.mac.run("env", *environment, program, *arguments, cwd=cwd, check=False)
 
     def start_web(self, name: str) -> str:
@@ -54,8 +59,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(mac: Mac, engine: Engine, version: str = "1.37", runtime: str = "docker://28.5.2") -> Iterator[Cluster]:
-    """Start a cluster of this version, whose node says that it runs this, until the end of the block."""
-    api_of_mac = api_server(version, Path(f"/proc/{mac.process_id}/ns/net"))
-    with api_of_mac as api, joined_node(api, mac, engine, runtime) as node:
+def cluster(mac: Mac, engine: Engine, pod_cidr: str = "10.244.0.0/24") -> Iterator[Cluster]:
+    """Start a cluster, whose one node gives pods addresses of this network, until the end of the block."""
+    api_of_mac = api_server(network=Path(f"/proc/{mac.process_id}/ns/net"))
+    with api_of_mac as api, joined_node(api, mac, engine, pod_cidr) as node:
         yield Cluster(api, node, mac, 4)

@@ -120,7 +120,7 @@ def _show_report(project: Path, answers: Answers, tools: ClusterTools, cluster: 
     pods = [pod for pod in tools.pods() if pod.namespace != NAMESPACE]
     report = make_report(
         answers, cluster, endpoint, services, pods, local_folder(project), read_generation(project),
-        host.resolve(answers.vpn_host), datetime.now(UTC),
+        any(host.same(answers.vpn_host, other) for other in endpoint.hosts), datetime.now(UTC),
     )  # fmt: skip
     if as_json:
         print(json.dumps(as_document(report), indent=2))

@@ -1,0 +1,126 @@
+"""What the report says of clusters that the lab does not have."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from devkit import host
+from devkit.answers import read_answers
+from devkit.cluster import image_fault, pod_networks
+from devkit.cluster_report import ClusterReport, as_text, make_report
+from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
+from devkit.material import read_generation
+from rich.console import Console
+
+SERVICES = (IPv4Network("10.43.0.0/16"),)
+AT_HOME = ClusterEndpoint("LoadBalancer", ("localhost",), 1194, None)
+
+
+def node(name: str, *networks: str, runtime: str = "containerd://2.1.0", images: tuple[str, ...] = ()) -> ClusterNode:
+    return ClusterNode(name, "192.0.2.7", "arm64", runtime, images, tuple(map(IPv4Network, networks)))
+
+
+def report_of(
+    project: Path, endpoint: ClusterEndpoint, *pods: Pod, cluster: Cluster | None = None, vpn_host: str = "127.0.0.1"
+) -> ClusterReport:
+    answers = replace(read_answers(project), vpn_host=vpn_host)
+    cluster = cluster or Cluster("k3s", "1.31.4+k3s1", (node("one"),), (IPv4Network("172.16.0.0/16"),), ())
+    generation = read_generation(project)
+    same_host = any(host.same(vpn_host, other) for other in endpoint.hosts)
+    now = datetime.now(UTC)
+    return make_report(answers, cluster, endpoint, (), pods, project / "local", generation, same_host, now)
+
+
+def printed(report: ClusterReport) -> str:
+    console = Console(width=200, record=True, file=None)
+    with console.capture() as capture:
+        console.print(as_text(report, "macOS", Path("/")))
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kubeadm", "expected"),
+    [
+        (["10.42.0.0/24", "10.42.1.0/24"], "", ["10.42.0.0/16"]),  # k3s, and kind
+        (["10.1.0.0/24"], "10.1.0.0/16", ["10.1.0.0/16"]),  # Docker Desktop
+        (["10.0.0.0/24"], "10.0.0.0/14,fd00::/48", ["10.0.0.0/14"]),
+        (["10.0.0.0/14"], "", ["10.0.0.0/14"]),
+        ([], "", []),
+    ],
+)
+def test_pods_have_the_clusters_network_not_one_nodes(nodes: list[str], kubeadm: str, expected: list[str]) -> None:
+    found = pod_networks([node(f"node-{network}", network) for network in nodes], kubeadm)
+    assert [str(network) for network in found] == expected
+
+
+def test_addresses_that_no_node_knows_are_missed_by_the_network_they_are_in(project: Path) -> None:
+    pod = Pod("default", "calico", IPv4Address("192.168.77.9"), ())
+    assert [str(network) for network in report_of(project, AT_HOME, pod).missed] == ["192.168.77.0/24"]
+
+
+def test_cluster_that_says_nothing_of_its_networks(project: Path) -> None:
+    text = printed(report_of(project, AT_HOME, cluster=Cluster("shared", "1.36.2", (), (), ())))
+    assert "nodes unknown" in text
+    assert text.count("unknown: this cluster does not say, or you may not ask") == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "vpn_host", "warning"),
+    [
+        (AT_HOME, "127.0.0.1", None),
+        (AT_HOME, "localhost", None),
+        (ClusterEndpoint("LoadBalancer", ("lb.example.org",), 1194, None), "lb.example.org", None),
+        (
+            ClusterEndpoint("LoadBalancer", ("192.0.2.9",), 1194, None), "127.0.0.1",
+            "the Service is at 192.0.2.9:1194: change them with `copier update --trust --vcs-ref=:current: "
+            "--data rotate=none --data vpn_host=192.0.2.9 --data vpn_port=1194`",
+        ),
+        (ClusterEndpoint("NodePort", ("192.0.2.7",), 30094, None), "192.0.2.7", "the Service is at 192.0.2.7:30094"),
+        (ClusterEndpoint("LoadBalancer", (), 1194, None), "127.0.0.1", "this cluster has no load balancer"),
+    ],
+)  # fmt: skip
+def test_profiles_that_name_another_endpoint_than_the_service_has(
+    project: Path, endpoint: ClusterEndpoint, vpn_host: str, warning: str | None
+) -> None:
+    warnings = report_of(project, endpoint, vpn_host=vpn_host).warnings
+    assert len(warnings) == (1 if warning else 0)
+    assert (warning or "") in "".join(warnings)
+
+
+def test_port_forward_is_given_as_a_command_to_keep_running(project: Path) -> None:
+    command = "kubectl port-forward --namespace docker-for-mac service/devkit 1194"
+    text = printed(report_of(project, ClusterEndpoint("ClusterIP", ("127.0.0.1",), 1194, command)))
+    assert f"keep this running:  {command}" in text
+
+
+def test_many_places_are_cut_short_and_those_of_the_user_come_first(project: Path) -> None:
+    own = Pod("default", "mine", IPv4Address("172.16.0.9"), ("8080/tcp",))
+    others = [Pod("kube-system", f"pod-{number}", IPv4Address(f"172.16.1.{number}"), ()) for number in range(30)]
+    lines = printed(report_of(project, AT_HOME, *others, own)).splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("Kind"))
+    assert "http://172.16.0.9:8080" in lines[heading + 1]
+    assert "and 11 more: kubectl get services,pods --all-namespaces" in lines
+
+
+def test_every_node_must_see_an_image_that_no_registry_has(project: Path) -> None:
+    loaded = ("docker.io/library/d4m-devkit-gateway:latest",)
+    docker, kind, bare = node("a", runtime="docker://28.5.2"), node("b", images=loaded), node("c")
+    seen = Cluster("x", "1.37.0", (docker, kind), (), ())
+    assert image_fault(seen, "d4m-devkit-gateway") is None
+    assert image_fault(seen, "another-gateway") is not None
+    fault = image_fault(replace(seen, nodes=(docker, kind, bare)), "d4m-devkit-gateway")
+    assert fault is not None
+    assert "the node c (containerd://2.1.0) does not see" in fault
+
+
+def test_services_have_their_row(project: Path) -> None:
+    answers, generation = read_answers(project), read_generation(project)
+    cluster = Cluster("k3s", "1.31.4", (node("one"),), (), SERVICES)
+    service = Service("default", "web", IPv4Address("10.43.0.9"), ("80/tcp",))
+    report = make_report(
+        answers, cluster, AT_HOME, [service], (), project / "local", generation, True, datetime.now(UTC)
+    )
+    assert [str(network) for network in report.missed] == ["10.43.0.0/16"]
+    assert "no: outside the routes" in printed(report)
