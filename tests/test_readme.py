@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.lab_cluster import Cluster, cluster
 from tests.conftest import REPOSITORY, copy_project
-from tests.lab import Mac, lab
+from tests.lab import lab
 from tests.vpn import connected, web
 
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -24,10 +25,10 @@ def commands(readme: Path) -> list[str]:
 class Newcomer:
     """Types commands on the Mac, and keeps the folder that `cd` went to."""
 
-    def __init__(self, mac: Mac, template: Path) -> None:
-        self._mac = mac
+    def __init__(self, cluster: Cluster, template: Path) -> None:
+        self._cluster = cluster
         self._template = template
-        self.folder = mac.home
+        self.folder = cluster.mac.home
 
     def type(self, command: str) -> str:
         """Run a command and return what it prints."""
@@ -46,7 +47,7 @@ class Newcomer:
             words = [sys.executable, "-m", "copier", words[1], "--defaults", *words[2:]]
         if words[0] == "python":
             words[0] = sys.executable
-        run = self._mac.run(*words, cwd=self.folder, check=False)
+        run = self._cluster.run(*words, cwd=self.folder)
         assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
         return run.stdout
 
@@ -61,12 +62,16 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     git(tmp_path / "template", "tag", "v1.0.0")
     typed = commands(REPOSITORY / "README.md")
     assert [command for command in typed if command.startswith("make")] == ["make demo", "make test", "make bench"]
-    with lab() as (mac, _):
-        newcomer = Newcomer(mac, tmp_path / "template")
+    with lab() as (mac, engine), cluster(mac, engine, pod_cidr="10.1.0.0/24") as one:
+        newcomer = Newcomer(one, tmp_path / "template")
         web(mac, "--name", "web")
         for command in typed:
             if command.startswith("make"):
                 continue  # the demo has tests of its own; this is `make test`; the benchmark is only a measurement
+            if command.startswith("copier copy") and newcomer.folder != mac.home:
+                newcomer.type("python scripts/down.py")  # both would publish one port
+                newcomer.folder = mac.home
+                one.start_web("web")
             if command.startswith("curl"):
                 with connected(mac, newcomer.folder / "local/docker-for-mac.ovpn"):
                     assert "Welcome to nginx" in newcomer.type(command)
@@ -74,6 +79,9 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
                 said = newcomer.type(command)
                 if command == "python scripts/up.py":
                     assert re.search(r"web +bridge +172\.17\.0\.2 +http://172\.17\.0\.2 +yes", said)
+                if command == "python scripts/up.py --kubernetes":
+                    assert re.search(r"Service +default +web +10\.96\.0\.10 +http://10\.96\.0\.10 +yes", said)
+                    assert re.search(r"Pod +default +web +10\.1\.0\.2 +http://10\.1\.0\.2 +yes", said)
             if command.startswith("cd"):
                 git(newcomer.folder, "init", "--quiet")
                 git(newcomer.folder, "add", "--all")
@@ -83,15 +91,20 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
 def test_every_command_of_the_projects_own_readme_works_in_its_order(tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", str(REPOSITORY), "template")
     git(tmp_path / "template", "tag", "v1.0.0")
-    with lab() as (mac, _):
-        newcomer = Newcomer(mac, tmp_path / "template")
+    with lab() as (mac, engine), cluster(mac, engine) as one:
+        newcomer = Newcomer(one, tmp_path / "template")
         newcomer.type("copier copy --trust --quiet gh:org/d4m-devkit ./devkit")
         newcomer.type("cd devkit")
         typed = commands(newcomer.folder / "README.md")
         assert len(typed) > 8
-        # As the text says, `down.py` comes last.
-        for command in sorted(typed, key=lambda command: "down.py" in command):
+        # `down.py` comes last; and before it goes to the cluster, or both would publish one port.
+        for command in sorted(typed, key=lambda command: (in_cluster(command), "down.py" in command)):
             newcomer.type(command)
+
+
+def in_cluster(command: str) -> int:
+    """Whether a command is about the cluster; `helm` comes when the scripts are done with it."""
+    return 2 if command.startswith("helm") else 1 if "--kubernetes" in command else 0
 
 
 @pytest.mark.parametrize("readme", ["README.md", "template/README.md.jinja"])
