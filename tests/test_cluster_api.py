@@ -57,7 +57,8 @@ def test_kubectl_applies_changes_and_deletes(programs: Programs) -> None:
     (container,) = programs.api.get("Deployment", "web", "web")["spec"]["template"]["spec"]["containers"]
     assert container == {"name": "web", "image": "nginx", "env": [{"name": "B", "value": "2"}]}
     service = programs.api.get("Service", "web", "web")["spec"]
-    assert (service["clusterIP"], service["ports"]) == (address, [{"name": "http", "port": 81}])
+    ports = [{"name": "http", "port": 81, "protocol": "TCP", "targetPort": 81}]
+    assert (service["clusterIP"], service["ports"]) == (address, ports)
 
     programs.output("kubectl", *apply, "--server-side", manifests=MANIFESTS)
     programs.output("kubectl", *apply, "--server-side", manifests=MANIFESTS.replace(', {name: B, value: "2"}', ""))

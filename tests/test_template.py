@@ -132,7 +132,7 @@ def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen
 def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) -> None:
     own = {path.name for path in project.iterdir()}
     files = {".copier-answers.yml", ".gitignore", "README.md", "compose.yaml"}
-    assert own == files | {"chart", "client", "gateway", "local", "scripts", "server"}
+    assert own == files | {"chart", "client", "gateway", "ingress-nginx", "local", "scripts", "server"}
     assert len((project / "compose.yaml").read_text().splitlines()) < 90
     assert not list(project.rglob("*.jinja"))
     assert not list(project.rglob("__pycache__"))

@@ -100,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return api.get(kind.name, name, namespace), 200
             case "list":
                 return api.collection(kind, namespace, query), 200
+            case "watch" if query.get("sendInitialEvents") and api.version == "1.31":
+                message = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+                raise Refusal(422, "Invalid", message)
             case "watch":
                 return api.watch(kind, namespace, query), 200
             case "delete":

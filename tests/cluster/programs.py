@@ -18,7 +18,7 @@ class Programs:
     def __init__(self, api: Api, folder: Path) -> None:
         self.api = api
         self._programs = dict(zip(("helm", "kubectl"), helm_and_kubectl(AGES[api.version]), strict=True))
-        self._folder = folder
+        self.folder = folder
         places = {f"HELM_{name}_HOME": str(folder / name) for name in ("CACHE", "CONFIG", "DATA")}
         self._environment = os.environ | places | {"HOME": str(folder), "KUBECONFIG": str(api.kubeconfig)}
 
@@ -27,7 +27,7 @@ class Programs:
         return subprocess.run(
             [self._programs[program], *arguments],
             input=manifests, capture_output=True, text=True, check=False, timeout=120,
-            cwd=self._folder, env=self._environment,
+            cwd=self.folder, env=self._environment,
         )  # fmt: skip
 
     def output(self, program: str, *arguments: str, manifests: str = "") -> str:

@@ -15,6 +15,10 @@ MAGIC = b"k8s\0"
 MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "map text"), 3: ("binaryData", "map bytes")},
     "DeleteOptions": {1: ("gracePeriodSeconds", "number"), 4: ("propagationPolicy", "text")},
+    "Ingress": {1: ("metadata", "ObjectMeta"), 2: ("spec", ""), 3: ("status", "IngressStatus")},
+    "IngressLoadBalancerIngress": {1: ("ip", "text"), 2: ("hostname", "text")},
+    "IngressLoadBalancerStatus": {1: ("ingress", "list IngressLoadBalancerIngress")},
+    "IngressStatus": {1: ("loadBalancer", "IngressLoadBalancerStatus")},
     "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", ""), 3: ("status", "")},
     "ObjectMeta": {
         1: ("name", "text"), 2: ("generateName", "text"), 3: ("namespace", "text"), 4: ("selfLink", ""),

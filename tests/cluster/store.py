@@ -157,7 +157,7 @@ class Api:
                 return document
             event = self._record("MODIFIED" if live else "ADDED", key, document)
         self._tell(event)
-        return event.document
+        return copy.deepcopy(event.document)
 
     def remove(self, key: Key) -> Document:
         """Delete an object, and a namespace with all that is in it."""
@@ -242,21 +242,26 @@ class Api:
         sent_version = metadata.get("resourceVersion")
         if live and sent_version not in (None, "", before["resourceVersion"]):
             raise Refusal(409, "Conflict", f"{key.kind.resource} {key.name!r}: the object has been modified")
-        metadata |= {
-            field: before[field] for field in ("uid", "creationTimestamp", "resourceVersion") if field in before
-        }
+        metadata |= {name: before[name] for name in ("uid", "creationTimestamp", "resourceVersion") if name in before}
         metadata |= {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
         metadata.pop("managedFields", None)
         document |= {"apiVersion": key.kind.api_version, "kind": key.kind.name}
-        if key.kind.name == "Service" and document["spec"].get("type") != "ExternalName":
-            kept = live["spec"]["clusterIP"] if live else None
-            document["spec"].setdefault("clusterIP", kept or next(self._addresses))
+        if key.kind.name == "Service":
+            self._complete_service(document["spec"], live)
         if key.kind == DEFINITION:
             accepted = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
             document["status"] = {"conditions": accepted}
         if document.get("spec") is not None:
             metadata["generation"] = before["generation"] + (live is None or document["spec"] != live.get("spec"))
         self._validate(key, document)
+
+    def _complete_service(self, spec: Document, live: Document | None) -> None:
+        spec.setdefault("type", "ClusterIP")
+        for port in spec.get("ports", []):
+            port.setdefault("protocol", "TCP")
+            port.setdefault("targetPort", port["port"])
+        if spec["type"] != "ExternalName" and "clusterIP" not in spec:
+            spec["clusterIP"] = live["spec"]["clusterIP"] if live else next(self._addresses)
 
     def _validate(self, key: Key, document: Document) -> None:
         try:
