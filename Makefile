@@ -11,7 +11,7 @@ demo-stop: .venv/ready
 	$(BIN)/python -m tests.demo --stop
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 # Lint, format, types, shell, Dockerfiles, YAML.
 lint: packages .venv/ready

@@ -177,7 +177,7 @@ def test_port_forward_finds_the_server_on_the_pods_loopback(
     install(one, project, "service.type=ClusterIP", f"hostNetwork={host_network}")
     network = "host" if host_network == "true" else f"container:{one.node.container('devkit-0', 'network')}"
     configs = f"{project}/local/configs:/etc/openvpn/configs:ro"
-    mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "d4m-devkit-gateway",
+    mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "--user", "root", "d4m-devkit-gateway",
             "answers.sh", "tcp", "127.0.0.1", "11194")  # fmt: skip
 
 

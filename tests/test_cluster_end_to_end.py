@@ -123,11 +123,22 @@ def test_values_of_ones_own_and_what_the_chart_refuses(one: Cluster, project: Pa
     run_script(one, project, "down")
 
 
+def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster, project: Path) -> None:
+    (project / "broken.yaml").write_text("serverConf: |\n  no-such-option\n")
+    said = sentence(run_script(one, project, "up", "--values", "broken.yaml"))
+    assert "devkit-0: openvpn ended with: " in said
+    assert "no-such-option" in said
+    assert run_script(one, project, "up").returncode == 0  # mended, it goes on
+    run_script(one, project, "down")
+
+
 def test_namespace_that_lets_no_tunnel_in_is_named(one: Cluster, project: Path) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     one.api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-    said = sentence(run_script(one, project, "up"))
-    assert 'enforces the Pod Security level "restricted", under which no pod may make a tunnel' in said
+    with nothing_is_written(one):
+        said = sentence(run_script(one, project, "up"))
+    assert "enforces the Pod Security level 'restricted', under which no pod may make a tunnel" in said
+    assert "`kubectl label namespace docker-for-mac pod-security.kubernetes.io/enforce=privileged --overwrite`" in said
     run_script(one, project, "down")
     # It is not ours, so it stays.
     assert one.api.get("Namespace", NAMESPACE)["metadata"]["labels"] == labels

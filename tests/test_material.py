@@ -167,7 +167,7 @@ def test_recopy_keeps_the_authority_and_takes_new_routes_into_the_profile(projec
     after = snapshot(project / "local")
     changed = {name for name in before if before[name] != after[name]}
     assert after.keys() == before.keys()
-    assert {Path(name).suffix for name in changed} == {".ovpn"}
+    assert {Path(name).suffix for name in changed} == {".ovpn", ".yaml"}
     profile = (project / "local/docker-for-mac.ovpn").read_text()
     assert "route 10.77.0.0 255.255.0.0" in profile
     assert "route 172.16" not in profile
@@ -232,7 +232,7 @@ def test_full_disk_is_one_sentence_and_the_next_run_completes(project: Path, tmp
     small.mkdir()
     script = f"""
         mount -t tmpfs -o size=16k tmpfs {small}
-        cp -r {project}/.copier-answers.yml {project}/client {small}
+        cp -r {project}/.copier-answers.yml {project}/client {project}/server {small}
         cd {small} && {" ".join(GENERATE)}; echo "code $?"
         mount -o remount,size=4m {small}
         {" ".join(GENERATE)}; echo "code $?"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from pathlib import Path
@@ -17,15 +18,17 @@ from typing import Any, cast
 import yaml
 
 from devkit.answers import CHANGE_ANSWER
-from devkit.errors import UserError
+from devkit.errors import UserError, most_telling
 from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
 
 NAMESPACE = "docker-for-mac"
 RELEASE = "devkit"
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
 # The label by which `uninstall` knows a namespace of ours; in any other it removes the release alone.
 OURS = {"app.kubernetes.io/managed-by": "d4m-devkit"}
 ANSWER_SECONDS = 20
 READY_SECONDS = 180
+MOST_RESTARTS = 3  # of a container that does not become ready; then waiting longer helps nobody
 VALID_RANGE = re.compile(r"range of valid IPs is ([0-9.]+/[0-9]+)")
 
 
@@ -79,6 +82,16 @@ class ClusterTools:
         service = self._get("service", RELEASE, "--namespace", NAMESPACE)
         return _endpoint(service, [node.address for node in map(_node, self._items("nodes"))]) if service else None
 
+    def check_namespace(self) -> None:
+        """Raise UserError when our namespace lets no pod in that makes a tunnel."""
+        namespace = self._get("namespace", NAMESPACE)
+        level = namespace["metadata"].get("labels", {}).get(POD_SECURITY, "privileged") if namespace else "privileged"
+        if level != "privileged":
+            raise UserError(
+                f"the namespace {NAMESPACE} enforces the Pod Security level {level!r}, under which no pod may make a "
+                f"tunnel: allow it with `kubectl label namespace {NAMESPACE} {POD_SECURITY}=privileged --overwrite`."
+            )
+
     def install(self, settings: Mapping[str, str], values: Sequence[Path]) -> Iterator[str]:
         """Install the chart or upgrade it, and wait until it is ready; give what the pods are doing meanwhile.
 
@@ -86,33 +99,31 @@ class ClusterTools:
         keeps the pods from becoming ready.
         """
         if not self._get("namespace", NAMESPACE):
-            labels = OURS | {"pod-security.kubernetes.io/enforce": "privileged"}
+            labels = OURS | {POD_SECURITY: "privileged"}
             self._apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-        command = [
-            "upgrade",
-            "--install",
-            RELEASE,
-            "./chart",
-            "--namespace",
-            NAMESPACE,
-            "--values",
-            "local/values.yaml",
-        ]
-        for path in values:
-            command += ["--values", str(path)]
-        for name, value in settings.items():
-            command += ["--set-string", f"{name}={value}"]
-        command += ["--wait", "--timeout", f"{READY_SECONDS}s"]
+        options = [option for path in ("local/values.yaml", *values) for option in ("--values", str(path))]
+        options += [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
+        command = self._helm_command(
+            "upgrade", "--install", RELEASE, "./chart", "--namespace", NAMESPACE, *options, "--wait", "--timeout",
+            f"{READY_SECONDS}s",
+        )  # fmt: skip
+        restarts_before = _restarts(self._own_pods())
         with tempfile.TemporaryFile("w+") as output:
-            helm = subprocess.Popen(self._helm_command(*command), cwd=self._project, stdout=output, stderr=output)
-            while helm.poll() is None:
-                time.sleep(1)
-                yield from self._waiting()
+            helm = subprocess.Popen(command, cwd=self._project, stdout=output, stderr=output)
+            try:
+                while helm.poll() is None:
+                    time.sleep(1)
+                    pods = self._own_pods()
+                    yield from (line for pod in pods for line in _waits_for(pod))
+                    if any(more - restarts_before[one] >= MOST_RESTARTS for one, more in _restarts(pods).items()):
+                        break
+            finally:
+                helm.terminate()  # it then marks the release as failed
+                helm.wait()
             if helm.returncode != 0:
                 output.seek(0)
-                raise UserError(
-                    f"Helm could not install the chart: {self._what_is_missing() or _helm_error(output.read())}"
-                )
+                reason = self._what_is_missing() or _helm_error(output.read())
+                raise UserError(f"Helm could not install the chart: {reason}")
 
     def uninstall(self) -> bool:
         """Remove the release, and the namespace if it is ours; return whether there was one. Raises UserError."""
@@ -126,8 +137,9 @@ class ClusterTools:
 
     def _what_is_missing(self) -> str | None:
         """What keeps the release from becoming ready, as far as the cluster says."""
-        for line in self._waiting():
-            return line
+        for pod in self._own_pods():
+            for line in _waits_for(pod):
+                return line
         endpoint = self.endpoint()
         if endpoint and not endpoint.hosts:
             return (
@@ -136,19 +148,8 @@ class ClusterTools:
             )
         return None
 
-    def _waiting(self) -> Iterator[str]:
-        """What each of our pods that is not ready is waiting for."""
-        selector = f"app.kubernetes.io/instance={RELEASE}"
-        for pod in self._items("pods", "--namespace", NAMESPACE, "--selector", selector):
-            status = pod.get("status", {})
-            for container in status.get("containerStatuses", []):
-                state = container.get("state", {}).get("waiting") or container.get("lastState", {}).get("terminated")
-                if state and not container.get("ready"):
-                    words = (state.get("reason", ""), state.get("message", ""))
-                    yield f"{pod['metadata']['name']}: {' '.join(word for word in words if word)}"
-            for condition in status.get("conditions", []):
-                if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                    yield f"{pod['metadata']['name']}: {condition.get('message', 'not scheduled')}"
+    def _own_pods(self) -> list[dict[str, Any]]:
+        return self._items("pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/instance={RELEASE}")
 
     def _kubeadm_networking(self) -> Mapping[str, str]:
         """What kubeadm was told about networks, where it made the cluster."""
@@ -261,6 +262,35 @@ def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str]) -> Clus
         case "NodePort":
             return ClusterEndpoint(kind, tuple(node_addresses), port["nodePort"], None)
     return ClusterEndpoint(kind, ("127.0.0.1",), port["port"], command)
+
+
+def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
+    """What a pod that is not ready waits for, or what its containers said when they ended."""
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    for container in status.get("containerStatuses", []):
+        ended = container.get("lastState", {}).get("terminated", {}).get("message", "")
+        waiting = container.get("state", {}).get("waiting", {})
+        if container.get("ready"):
+            continue
+        if ended:
+            yield f"{name}: {container['name']} ended with: {most_telling(ended)}"
+        elif waiting:
+            yield f"{name}: {waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield f"{name}: {condition.get('message', 'not scheduled')}"
+
+
+def _restarts(pods: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How often each container that is not ready was started again, by its pod's identity and its name."""
+    return Counter(
+        {
+            (pod["metadata"]["uid"], container["name"]): container.get("restartCount", 0)
+            for pod in pods
+            for container in pod.get("status", {}).get("containerStatuses", [])
+            if not container.get("ready")
+        }
+    )
 
 
 def _last_line(text: str) -> str:

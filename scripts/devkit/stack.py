@@ -21,7 +21,7 @@ from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from devkit.answers import Answers
-from devkit.errors import UserError
+from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
 
 SERVICES = ("openvpn", "firewall", "relay")
@@ -133,7 +133,7 @@ class Stack:
         answer = subprocess.run(inspect, capture_output=True, text=True, check=False)
         found = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", answer.stdout, re.MULTILINE)
         if not found:
-            raise UserError(f"the registry does not show {self._image}: {_most_telling(answer.stderr)}.")
+            raise UserError(f"the registry does not show {self._image}: {most_telling(answer.stderr)}.")
         return found[1]
 
     def start(self, material: str) -> Iterator[str]:
@@ -155,7 +155,7 @@ class Stack:
                 raise
             words = self._docker.compose.logs(sick[0], tail="20", no_log_prefix=True) or str(error)
             raise UserError(
-                f"the service {sick[0]} did not become healthy ({_most_telling(words)}): see "
+                f"the service {sick[0]} did not become healthy ({most_telling(words)}): see "
                 f"`docker compose logs {sick[0]}`."
             ) from error
 
@@ -273,12 +273,6 @@ def _container(container: WhaleContainer, networks: Mapping[str, Network]) -> Co
 def _attachment(network: Network, address: str | None) -> Attachment:
     subnet = network.subnets[0] if network.subnets else None
     return Attachment(network.name, network.driver, subnet, IPv4Address(address) if address else None)
-
-
-def _most_telling(log: str) -> str:
-    """The last line that speaks of an error, or else the last line."""
-    lines = log.strip().splitlines() or ["it said nothing"]
-    return ([line for line in lines if "error" in line.lower()] or lines)[-1].strip()
 
 
 def _lines(stream: Iterable[tuple[str, bytes]]) -> Iterator[str]:

@@ -22,6 +22,10 @@ if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
     echo "this machine forwards no IPv4 (net.ipv4.ip_forward is 0), so clients would reach nothing: set it to 1." >&2
     exit 1
 fi
+if ! (: <> /dev/net/tun) 2> /dev/null; then
+    echo "this machine gives containers no /dev/net/tun: its kernel has none, or its container runtime denies it." >&2
+    exit 1
+fi
 
 # The third of four replicas, devkit-2, hands out the third quarter of the subnet.
 size=256

@@ -232,8 +232,8 @@ class Node:
         states = []
         for container in pod["spec"]["containers"]:
             inspected = self._docker("inspect", self.container(name, container["name"]))
-            state = json.loads(inspected.stdout)[0]["State"] if inspected.returncode == 0 else {}
-            states.append((container, state))
+            found = json.loads(inspected.stdout)[0] if inspected.returncode == 0 else {}
+            states.append((container, found.get("State", {}) | {"RestartCount": found.get("RestartCount", 0)}))
         exited = [state["ExitCode"] for _, state in states if state.get("Status") == "exited"]
         if len(exited) == len(states) and pod["spec"].get("restartPolicy") == "Never":
             phase = "Failed" if any(exited) else "Succeeded"
@@ -246,7 +246,7 @@ class Node:
             "podIPs": [{"ip": self._pod_address(pod)}],
             "containerStatuses": [
                 {"name": container["name"], "ready": is_ready, "restartCount": state.get("RestartCount", 0),
-                 "image": container["image"], "imageID": ""}
+                 "image": container["image"], "imageID": "", "lastState": self._last_state(name, container, state)}
                 for (container, state), is_ready in zip(states, ready, strict=True)
             ],
         }  # fmt: skip
@@ -254,6 +254,15 @@ class Node:
             with suppress(Refusal):  # deleted meanwhile
                 self._api.get("Pod", name, pod["metadata"]["namespace"])
                 self._api.put(pod | {"status": status})
+
+    def _last_state(self, pod: str, container: Document, state: Document) -> Document:
+        """How a container that was started again had ended; its log is its message, as its policy says."""
+        if not state["RestartCount"]:
+            return {}
+        log = self._docker("logs", "--tail", "5", self.container(pod, container["name"]))
+        fallback = container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        message = log.stdout + log.stderr if fallback else ""
+        return {"terminated": {"exitCode": state["ExitCode"], "reason": "Error", "message": message}}
 
     def _is_healthy(self, pod: str, container: Document) -> bool:
         probe = container.get("readinessProbe", {}).get("exec", {}).get("command", ["true"])

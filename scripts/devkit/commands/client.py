@@ -71,7 +71,8 @@ def _revoke(options: argparse.Namespace) -> None:
             "the session. If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there."
         ) from error
     if running is None:
-        errors.print("The stack is down, so there was no session to end.")
+        errors.print("The stack is down, so there was no session to end here.")
+        errors.print("If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there.")
     elif running != fingerprint(project):
         # The server reads an older generation: only a start brings it to the one that the revocation is in.
         for _line in stack.start(fingerprint(project)):

@@ -55,6 +55,7 @@ def up(options: argparse.Namespace) -> None:
     checks.check_routes(answers, networks)
     if answers.service_type != "NodePort" and host.is_loopback(answers.vpn_host) and tools.endpoint() is None:
         checks.check_port(answers)
+    tools.check_namespace()
     stack = Stack(project, answers)
     stack.engine()
 

@@ -80,11 +80,6 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace | default dict }}
-{{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "privileged" $namespace }}
-{{- if ne $level "privileged" }}
-{{- fail (printf "the namespace %s enforces the Pod Security level %q, under which no pod may make a tunnel: install into one that has the label pod-security.kubernetes.io/enforce=privileged." .Release.Namespace $level) }}
-{{- end }}
 {{- end }}
 
 {{- define "validateCidr" -}}
