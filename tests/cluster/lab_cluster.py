@@ -31,7 +31,8 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What its user's shell has for it."""
         path = f"{helm_and_kubectl(self.major)[0].parent}:{self.mac.environment['PATH']}"
-        return {"PATH": path, "KUBECONFIG": str(self.api.kubeconfig)}
+        cache = self.api.kubeconfig.with_name("cache")  # not in the home of whoever runs the tests
+        return {"PATH": path, "KUBECONFIG": str(self.api.kubeconfig), "KUBECACHEDIR": str(cache)}
 
     def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run helm, kubectl or a script that uses them as its user does."""
