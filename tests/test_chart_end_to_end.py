@@ -157,9 +157,16 @@ def test_host_network_reaches_docker_networks_too_and_leaves_nothing_behind(
     folders = [f"dirPaths.local={project}/local", f"dirPaths.data={project}/server"]
     install(one, project, "hostNetwork=true", *folders)
     assert not one.api.find("NetworkPolicy")
-    containers = [web(mac), one.start_web("for-host-network")]
+    # A Service counts by the address that was asked for, wherever its endpoints are.
+    mac.run("docker", "network", "create", "--subnet", "192.168.78.0/24", "outside-the-routes")
+    outside = web(mac, "--network", "outside-the-routes")
+    engine.run("iptables", "-t", "nat", "-A", "PREROUTING", "-d", "10.96.77.77", "-j", "DNAT", "--to", outside)
+    reached = [web(mac), one.start_web("for-host-network"), "10.96.77.77"]
     with connected(mac, project / "local/docker-for-mac.ovpn"):
-        assert [fetch(mac, address) for address in containers] == ["200", "200"]
+        assert [fetch(mac, address) for address in reached] == ["200", "200", "200"]
+        mac.run("ip", "route", "add", f"{outside}/32", "via", "10.213.94.1")
+        assert fetch(mac, outside, seconds=3) == "timed out"
+        mac.run("ip", "route", "del", f"{outside}/32", "via", "10.213.94.1")
     listening = [line.split()[3] for line in engine.run("ss", "-Htln").stdout.splitlines()]
     assert [socket for socket in listening if socket.endswith(":11194")] == [f"{one.node.address}:11194"]
     run = helm_test(one)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The VPN server. Under Compose it listens on one address only: the engine's own on the relay's bridge.
 # usage: openvpn.sh [check]
-# environment, in a cluster: LISTEN_ADDRESS; and POD_NAME, REPLICAS, VPN_SUBNET (a /24), which REPLICAS share
+# environment, in a cluster: LISTEN_ADDRESS, OWN_NETWORK (yes or no); and POD_NAME, REPLICAS, VPN_SUBNET (a /24), which REPLICAS share
 set -eu
 bridge=d4m-relay
 port=11194 # not the published port: on plain Linux both are ports of one machine
@@ -18,7 +18,8 @@ if [ -z "$address" ]; then
     echo "the bridge $bridge has no address: is the network \"relay\" there?" >&2
     exit 1
 fi
-if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
+# In a pod's own network firewall.sh sees to it.
+if [ "${OWN_NETWORK:-no}" = no ] && [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
     echo "this machine forwards no IPv4 (net.ipv4.ip_forward is 0), so clients would reach nothing: set it to 1." >&2
     exit 1
 fi

@@ -151,10 +151,10 @@ class Node:
         self._running[name] = metadata["uid"]
         shared = ["--network", "host"]
         if not spec.get("hostNetwork"):
-            # A node forwards, and what a pod's network begins with is the node's; a lab's is this machine's instead.
+            # As Calico leaves a pod, though its node forwards.
             names = self._service_names(metadata["namespace"])
             self._docker("run", "--detach", "--name", self.container(name, "network"), "--label", f"{LABEL}={name}",
-                         "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=1",
+                         "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=0",
                          "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
                          "infinity")  # fmt: skip
             shared = ["--network", f"container:{self.container(name, 'network')}"]

@@ -112,7 +112,7 @@ class Engine:
 
     def answers(self) -> bool:
         """Whether the engine answers inside the VM."""
-        return self.run("docker", "version", check=False).returncode == 0
+        return self._children() != [] and self.run("docker", "version", check=False).returncode == 0
 
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command in the VM's host namespaces and capture what it prints."""
@@ -130,16 +130,20 @@ class Engine:
     def _end(self, how: signal.Signals) -> None:
         if self._process and self._process.poll() is None:
             # The first process, not unshare: unshare ends when the whole PID namespace is empty.
-            with suppress(ProcessLookupError, IndexError):
-                os.kill(self._first_process(), how)
+            with suppress(ProcessLookupError):
+                os.kill(self._first_process() if self._children() else self.process_id, how)
             self._process.wait(timeout=BOOT_SECONDS)
         if self._uplink:
             self._uplink.kill()
             self._uplink.wait()
 
     def _first_process(self) -> int:
+        return self._children()[0]
+
+    def _children(self) -> list[int]:
+        """The VM's first process; none while unshare has not got that far."""
         children = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
-        return int(children[0])
+        return [int(child) for child in children]
 
 
 @contextmanager
