@@ -28,7 +28,7 @@ MATRIX = list(itertools.product(
     (["hostNetwork=true"], ["hostNetwork=false"]),
     (["service.type=LoadBalancer", "service.loadBalancerSourceRanges={192.0.2.0/24}"],
      ["service.type=NodePort", "vpn.port=30094"], ["service.type=ClusterIP"]),
-    (["replicas=1", "vpn.protocol=tcp"], ["replicas=3", "vpn.protocol=udp", "image.digest=sha256:" + "0" * 64]),
+    (["replicas=1"], ["replicas=3", "image.digest=sha256:" + "0" * 64]),
 ))  # fmt: skip
 
 
@@ -71,8 +71,10 @@ def test_generated_values_pass_lint_and_need_nothing_edited(helm: Path, project:
     assert "1 chart(s) linted, 0 chart(s) failed" in run.stdout
 
 
-def test_every_manifest_of_the_matrix_is_valid_kubernetes(helm: Path, project: Path) -> None:
-    for settings in MATRIX:
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_every_manifest_of_the_matrix_is_valid_kubernetes(helm: Path, tmp_path: Path, protocol: str) -> None:
+    project = copy_project(tmp_path / "devkit", vpn_protocol=protocol)
+    for settings in MATRIX[:: 1 if protocol == "tcp" else 3]:
         for document in rendered(helm, project, *itertools.chain(*settings)):
             for version in (OLDEST, NEWEST):
                 kubernetes_validate.validate(document, version, strict=True)
@@ -164,10 +166,16 @@ def test_pods_roll_for_a_new_certificate_and_a_revocation_but_not_for_a_new_clie
         (["vpn.subnet=10.213.94.7/24"], "vpn.subnet", "host bits set: the network is 10.213.94.0/24"),
         (["vpn.subnet=10.213.0.0/16"], "vpn.subnet", "is not a /24"),
         (["service.loadBalancerSourceRanges={192.0.2.1/24}"], "service.loadBalancerSourceRanges", "host bits"),
-        (["vpn.routes="], "vpn.routes", ""),
+        (["vpn.routes="], "vpn.routes", "array"),
+        (["vpn.routes={0.0.0.0/0}"], "vpn.routes", "would send all traffic through the VPN"),
+        (["vpn.protocol=udp"], "vpn.protocol", '"udp" is not the one in serverConf'),
+        (["vpn.subnet=10.9.9.0/24"], "vpn.subnet", '"10.9.9.0/24" is not the one in serverConf'),
+        (["service.type=NodePort"], "service.type", "needs a vpn.port from 30000 to 32767, and it is 1194"),
+        (["image.tag="], "image.tag", ""),
+        (["material=null"], "material", ""),
         (["dirPaths.local=/x", "existingSecret=x"], "existingSecret and dirPaths are both set", "leave one"),
         (["dirPaths.data=/x"], "dirPaths.data", "neither dirPaths.local nor dirPaths.configs"),
-        (["dirPaths.local=relative"], "dirPaths.local", ""),
+        (["dirPaths.local=relative"], "dirPaths.local", "pattern"),
         (["material.crl\\.pem="], "material.crl.pem is missing", "-f local/values.yaml"),
         (["replicas=0"], "replicas", "1"),
         (["replicas=17"], "replicas", "16"),
@@ -225,6 +233,25 @@ def test_ordinary_pod_holds_nothing_of_the_node_but_the_tunnel_device(project: P
     assert granted == {"openvpn": {"NET_ADMIN", "SETUID", "SETGID"}, "firewall": {"NET_ADMIN"}}
     (rule,) = the("NetworkPolicy", documents)["spec"]["ingress"]
     assert rule == {"ports": [{"protocol": "TCP", "port": "openvpn"}]}
+
+
+def test_host_network_adds_only_what_it_needs(project: Path) -> None:
+    documents = rendered(newest_helm(), project, "hostNetwork=true", "service.type=ClusterIP", *MATERIAL["folders"])
+    containers = the("StatefulSet", documents)["spec"]["template"]["spec"]["containers"]
+    security = {container["name"]: container["securityContext"] for container in containers}
+    added = {name: set(context["capabilities"].get("add", [])) for name, context in security.items()}
+    assert added == {
+        "openvpn": {"NET_ADMIN", "SETUID", "SETGID", "DAC_OVERRIDE"},
+        "firewall": {"NET_ADMIN", "NET_RAW"},
+        "relay": set(),
+    }
+    assert security["relay"]["runAsNonRoot"]
+    assert {context["seccompProfile"]["type"] for context in security.values()} == {"RuntimeDefault"}
+
+
+def test_sessions_are_pinned_where_there_is_a_choice(project: Path) -> None:
+    assert "sessionAffinity" not in the("Service", rendered(newest_helm(), project))["spec"]
+    assert the("Service", rendered(newest_helm(), project, "replicas=2"))["spec"]["sessionAffinity"] == "ClientIP"
 
 
 def test_disruption_budget_comes_with_a_second_replica_only(project: Path) -> None:

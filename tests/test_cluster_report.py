@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from devkit import host
 from devkit.answers import read_answers
-from devkit.cluster import image_fault, pod_networks
+from devkit.cluster import _restarts, _waits_for, pod_networks
 from devkit.cluster_report import ClusterReport, as_text, make_report
 from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
 from devkit.material import read_generation
@@ -18,8 +18,8 @@ SERVICES = (IPv4Network("10.43.0.0/16"),)
 AT_HOME = ClusterEndpoint("LoadBalancer", ("localhost",), 1194, None)
 
 
-def node(name: str, *networks: str, runtime: str = "containerd://2.1.0", images: tuple[str, ...] = ()) -> ClusterNode:
-    return ClusterNode(name, "192.0.2.7", "arm64", runtime, images, tuple(map(IPv4Network, networks)))
+def node(name: str, *networks: str) -> ClusterNode:
+    return ClusterNode(name, "192.0.2.7", "arm64", tuple(map(IPv4Network, networks)))
 
 
 def report_of(
@@ -104,15 +104,45 @@ def test_many_places_are_cut_short_and_those_of_the_user_come_first(project: Pat
     assert "and 11 more: kubectl get services,pods --all-namespaces" in lines
 
 
-def test_every_node_must_see_an_image_that_no_registry_has(project: Path) -> None:
-    loaded = ("docker.io/library/d4m-devkit-gateway:latest",)
-    docker, kind, bare = node("a", runtime="docker://28.5.2"), node("b", images=loaded), node("c")
-    seen = Cluster("x", "1.37.0", (docker, kind), (), ())
-    assert image_fault(seen, "d4m-devkit-gateway") is None
-    assert image_fault(seen, "another-gateway") is not None
-    fault = image_fault(replace(seen, nodes=(docker, kind, bare)), "d4m-devkit-gateway")
-    assert fault is not None
-    assert "the node c (containerd://2.1.0) does not see" in fault
+def pod_status(**status: object) -> dict[str, object]:
+    return {"metadata": {"name": "devkit-0", "uid": "1"}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"containerStatuses": [{"name": "openvpn", "ready": True}]}, []),
+        # It says nothing of why, so something else must.
+        ({"containerStatuses": [{"name": "openvpn", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, []),
+        (
+            {"containerStatuses": [
+                {"name": "openvpn", "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}}
+            ]},
+            ["devkit-0: CreateContainerConfigError: no key"],
+        ),
+        (
+            {"containerStatuses": [
+                {"name": "openvpn", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+                 "lastState": {"terminated": {"message": "Options error: x\nUse --help for more information."}}}
+            ]},
+            ["devkit-0: openvpn ended with: Options error: x"],
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]},
+            ["devkit-0: 0/3 nodes are available"],
+        ),
+    ],
+)  # fmt: skip
+def test_pod_that_is_not_ready_is_quoted(status: dict[str, object], said: list[str]) -> None:
+    assert list(_waits_for(pod_status(**status))) == said
+
+
+def test_restarts_of_a_pod_on_its_way_out_do_not_count() -> None:
+    containers = [{"name": "openvpn", "ready": False, "restartCount": 7}]
+    leaving = pod_status(containerStatuses=containers)
+    leaving["metadata"] = {"name": "devkit-0", "uid": "1", "deletionTimestamp": "2026-11-23T00:00:00Z"}
+    assert not _restarts([leaving])
+    assert list(_restarts([pod_status(containerStatuses=containers)]).values()) == [7]
 
 
 def test_services_have_their_row(project: Path) -> None:

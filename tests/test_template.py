@@ -53,6 +53,8 @@ BAD_ANSWERS = [
     ("kubernetes", "nomad", "nomad"),
     ("service_type", "ExternalName", "ExternalName"),
     ("service_type", "NodePort", "NodePort"),
+    ("project_name", "a_-b", "a_-b"),
+    ("project_name", "a-", "a-"),
     ("image_registry", "https://registry.example.org", "https://registry.example.org"),
     ("image_registry", "registry.example.org/team/", "registry.example.org/team/"),
     ("image_registry", "registry.example.org/Team", "registry.example.org/Team"),

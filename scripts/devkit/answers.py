@@ -17,7 +17,8 @@ ANSWERS_FILE = ".copier-answers.yml"
 UPDATE = "copier update --trust --vcs-ref=:current:"
 CHANGE_ANSWER = f"{UPDATE} --data rotate=none --data"
 
-PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+# A Compose project's name, and a component of an image's (the grammar of distribution/reference).
+PROJECT_NAME = re.compile(r"(?=.{1,40}\Z)[a-z0-9]+((_|__|-+)[a-z0-9]+)*")
 # The common name of a certificate has at most 64 characters (RFC 5280, ub-common-name).
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 RESERVED_NAMES = ("authority", "server")  # every report has a row of these names already
@@ -98,10 +99,14 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
     certificate_days = _whole_number(document, "certificate_days", 1, 3650)
     vpn_port = _whole_number(document, "vpn_port", 1, 65535)
     service_type = _service_type(document)
+    if service_type == "ClusterIP" and document.get("vpn_protocol") == "udp":
+        raise ValueError(
+            "service_type: 'ClusterIP' needs vpn_protocol 'tcp': `kubectl port-forward` carries nothing else."
+        )
     if service_type == "NodePort" and vpn_port not in NODE_PORTS:
         raise ValueError(f"service_type: 'NodePort' needs a vpn_port from 30000 to 32767, and it is {vpn_port}.")
     return Answers(
-        project_name=_matching(document, "project_name", PROJECT_NAME, "a Compose project name"),
+        project_name=_matching(document, "project_name", PROJECT_NAME, "a name for a Compose project and an image"),
         client_name=_client_name(document),
         vpn_host=vpn_host,
         vpn_listen=_address(document, "vpn_listen"),

@@ -33,7 +33,14 @@ def check_port(answers: Answers) -> None:
 
 def check_routes(answers: Answers, known: Iterable[IPv4Network]) -> None:
     """No route may hide a network that this computer stands in; `known` are those that may be hidden."""
-    found = host.collision([*answers.routes, answers.vpn_subnet], host.interfaces(), [*known, answers.vpn_subnet])
+    # The VPN's own device is there while this computer is connected; with several replicas it has a part of the subnet.
+    others = [
+        interface
+        for interface in host.interfaces()
+        if interface.network != answers.vpn_subnet
+        and not (interface.name.startswith(("tun", "utun")) and interface.network.subnet_of(answers.vpn_subnet))
+    ]
+    found = host.collision([*answers.routes, answers.vpn_subnet], others, known)
     if found:
         route, interface = found
         raise UserError(

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import yaml
 
-from devkit.answers import CHANGE_ANSWER
+from devkit.answers import CHANGE_ANSWER, Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
 
@@ -92,7 +92,7 @@ class ClusterTools:
                 f"tunnel: allow it with `kubectl label namespace {NAMESPACE} {POD_SECURITY}=privileged --overwrite`."
             )
 
-    def install(self, settings: Mapping[str, str], values: Sequence[Path]) -> Iterator[str]:
+    def install(self, answers: Answers, settings: Mapping[str, str], values: Sequence[Path]) -> Iterator[str]:
         """Install the chart or upgrade it, and wait until it is ready; give what the pods are doing meanwhile.
 
         `settings` are values by their dotted names; `values` are files of the user's own. Raises UserError with what
@@ -105,7 +105,7 @@ class ClusterTools:
         options += [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
         command = self._helm_command(
             "upgrade", "--install", RELEASE, "./chart", "--namespace", NAMESPACE, *options, "--wait", "--timeout",
-            f"{READY_SECONDS}s",
+            f"{READY_SECONDS}s", "--history-max", "1",  # each revision in Helm's history holds the server's keys
         )  # fmt: skip
         restarts_before = _restarts(self._own_pods())
         with tempfile.TemporaryFile("w+") as output:
@@ -115,14 +115,15 @@ class ClusterTools:
                     time.sleep(1)
                     pods = self._own_pods()
                     yield from (line for pod in pods for line in _waits_for(pod))
-                    if any(more - restarts_before[one] >= MOST_RESTARTS for one, more in _restarts(pods).items()):
+                    restarted = (more - restarts_before[one] for one, more in _restarts(pods).items())
+                    if max(restarted, default=0) >= MOST_RESTARTS or any(map(_has_no_image, pods)):
                         break
             finally:
                 helm.terminate()  # it then marks the release as failed
                 helm.wait()
             if helm.returncode != 0:
                 output.seek(0)
-                reason = self._what_is_missing() or _helm_error(output.read())
+                reason = self._what_is_missing(answers, settings) or _helm_error(output.read())
                 raise UserError(f"Helm could not install the chart: {reason}")
 
     def uninstall(self) -> bool:
@@ -135,11 +136,17 @@ class ClusterTools:
             self._kubectl("delete", "namespace", NAMESPACE)
         return there
 
-    def _what_is_missing(self) -> str | None:
+    def _what_is_missing(self, answers: Answers, settings: Mapping[str, str]) -> str | None:
         """What keeps the release from becoming ready, as far as the cluster says."""
-        for pod in self._own_pods():
-            for line in _waits_for(pod):
-                return line
+        pods = self._own_pods()
+        if not answers.image_registry and any(map(_has_no_image, pods)):
+            return _how_to_load(f"{answers.image}:{settings['image.tag']}", self.context)
+        for line in (line for pod in pods for line in _waits_for(pod)):
+            return line
+        warnings = self._items("events", "--namespace", NAMESPACE, "--field-selector", "type=Warning")
+        if warnings:
+            newest = max(warnings, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+            return f"{newest['involvedObject']['name']}: {newest.get('message', '')}"
         endpoint = self.endpoint()
         if endpoint and not endpoint.hosts:
             return (
@@ -161,9 +168,10 @@ class ClusterTools:
         declared = [cidr for item in self._items("servicecidrs") for cidr in item["spec"]["cidrs"]]
         if not declared and not kubeadm:
             # Before 1.33 the server says it only to who asks for an address that cannot be.
-            probe = ("create", "service", "clusterip", "d4m-devkit-probe", "--tcp=1", "--clusterip=192.0.2.1",
-                     "--dry-run=server", "--namespace", "default")  # fmt: skip
-            declared = VALID_RANGE.findall(self._kubectl(*probe, check=False).stderr)
+            spec = {"clusterIP": "192.0.2.1", "ports": [{"port": 1}]}
+            probe = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "d4m-devkit-probe"}, "spec": spec}
+            command = self._kubectl_command("create", "--dry-run=server", "--namespace", "default", "--filename", "-")
+            declared = VALID_RANGE.findall(self._run(command, check=False, given=json.dumps(probe)).stderr)
         return _ipv4_networks(declared or kubeadm.split(","))
 
     def _items(self, *what: str) -> list[dict[str, Any]]:
@@ -218,14 +226,12 @@ def _ipv4_networks(cidrs: Iterable[str]) -> tuple[IPv4Network, ...]:
 
 
 def _node(item: Mapping[str, Any]) -> ClusterNode:
-    status, information = item["status"], item["status"].get("nodeInfo", {})
+    status = item["status"]
     addresses = {address["type"]: address["address"] for address in status.get("addresses", [])}
     return ClusterNode(
         name=item["metadata"]["name"],
         address=addresses.get("ExternalIP") or addresses.get("InternalIP", ""),
-        architecture=information.get("architecture", ""),
-        runtime=information.get("containerRuntimeVersion", ""),
-        images=tuple(name for image in status.get("images", []) for name in image.get("names", [])),
+        architecture=status.get("nodeInfo", {}).get("architecture", ""),
         pod_networks=_ipv4_networks(item["spec"].get("podCIDRs") or [item["spec"].get("podCIDR", "")]),
     )
 
@@ -261,11 +267,16 @@ def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str]) -> Clus
             return ClusterEndpoint(kind, hosts, port["port"], None)
         case "NodePort":
             return ClusterEndpoint(kind, tuple(node_addresses), port["nodePort"], None)
+    if port.get("protocol") == "UDP":  # which `kubectl port-forward` does not carry
+        return ClusterEndpoint(kind, (service["spec"]["clusterIP"],), port["port"], None)
     return ClusterEndpoint(kind, ("127.0.0.1",), port["port"], command)
 
 
 def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
-    """What a pod that is not ready waits for, or what its containers said when they ended."""
+    """What a pod that is not ready waits for, or what its containers said when they ended.
+
+    Nothing where the cluster has not said it yet: a container that is being created is no reason.
+    """
     name, status = pod["metadata"]["name"], pod.get("status", {})
     for container in status.get("containerStatuses", []):
         ended = container.get("lastState", {}).get("terminated", {}).get("message", "")
@@ -274,21 +285,36 @@ def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
             continue
         if ended:
             yield f"{name}: {container['name']} ended with: {most_telling(ended)}"
-        elif waiting:
-            yield f"{name}: {waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+        elif waiting.get("message"):
+            yield f"{name}: {waiting.get('reason', '')}: {waiting['message']}"
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             yield f"{name}: {condition.get('message', 'not scheduled')}"
 
 
+def _has_no_image(pod: Mapping[str, Any]) -> bool:
+    containers = pod.get("status", {}).get("containerStatuses", [])
+    return any(one.get("state", {}).get("waiting", {}).get("reason") == "ImagePullBackOff" for one in containers)
+
+
+def _how_to_load(image: str, context: str) -> str:
+    """What to do where the nodes do not see the image that is built here."""
+    kind = "desktop" if context == "docker-desktop" else context.removeprefix("kind-")
+    return (
+        f"its nodes do not have the image {image}, which is built here and in no registry: name a registry that they "
+        f"pull from with `{CHANGE_ANSWER} image_registry=HOST/PATH`, or load the image into them (kind: "
+        f"`kind load docker-image {image} --name {kind}`), and run this again."
+    )
+
+
 def _restarts(pods: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
-    """How often each container that is not ready was started again, by its pod's identity and its name."""
+    """How often each container of a pod that stays was started again, by its pod's identity and its name."""
     return Counter(
         {
             (pod["metadata"]["uid"], container["name"]): container.get("restartCount", 0)
             for pod in pods
+            if not pod["metadata"].get("deletionTimestamp")
             for container in pod.get("status", {}).get("containerStatuses", [])
-            if not container.get("ready")
         }
     )
 
@@ -300,19 +326,7 @@ def _last_line(text: str) -> str:
 def _helm_error(text: str) -> str:
     """What Helm says behind the last `Error:`, on one line."""
     _, found, said = text.rpartition("Error: ")
-    words = " ".join((said if found else text).split())
-    return words.removesuffix(" Use --debug flag to render out invalid YAML") or "it said nothing"
-
-
-def image_fault(cluster: Cluster, image: str) -> str | None:
-    """Why the nodes cannot run an image that no registry has, or None when they can."""
-    for node in cluster.nodes:
-        here = any(name.partition("@")[0].rpartition(":")[0].removeprefix("docker.io/library/") == image
-                   for name in node.images)  # fmt: skip
-        if not here and not node.runtime.startswith("docker:"):
-            return (
-                f"the node {node.name} ({node.runtime or 'of an unknown runtime'}) does not see the image {image} that "
-                f"is built here: name a registry that it pulls from with `{CHANGE_ANSWER} image_registry=HOST/PATH`, "
-                f"or load the image into it (kind: `kind load docker-image {image}`)."
-            )
-    return None
+    words = " ".join((said if found else text).split()).removesuffix(" Use --debug flag to render out invalid YAML")
+    if "another operation" in words:  # an earlier run was killed, and Helm with it
+        words += ": if none is running, start over with `python scripts/down.py --kubernetes`."
+    return words or "it said nothing"

@@ -62,13 +62,11 @@ class Container:
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A node of a Kubernetes cluster; the runtime is as in docker://28.5.2."""
+    """A node of a Kubernetes cluster."""
 
     name: str
     address: str
     architecture: str
-    runtime: str
-    images: tuple[str, ...]
     pod_networks: tuple[IPv4Network, ...]
 
 

@@ -53,13 +53,14 @@ def collision(
 ) -> tuple[IPv4Network, Interface] | None:
     """The first route that overlaps a network which this computer stands in.
 
-    `known` are networks that may: the engine's, which this computer has when it is the engine's own host, and the
-    VPN's, which it has while it is connected.
+    `known` are networks that may, and what is inside of them: the engine's, which this computer has when it is the
+    engine's own host, and a cluster's, when it is a node.
     """
-    harmless = set(known)
+    harmless = tuple(known)
     for interface in own:
         for route in routes:
-            if route.overlaps(interface.network) and interface.network not in harmless:
+            is_known = any(interface.network.subnet_of(network) for network in harmless)
+            if route.overlaps(interface.network) and not is_known:
                 return route, interface
     return None
 

@@ -3,6 +3,7 @@
 What Docker refuses is raised as UserError.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -108,9 +109,16 @@ class Stack:
         return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
 
     @_explained()
-    def image_id(self) -> str:
-        """The image's identity on the engine: another build has another. Raises UserError."""
-        return self._docker.image.inspect(self._image).id
+    def tag_by_content(self) -> str:
+        """Give the image a tag of its own, so that no node takes an older one for it; return the tag.
+
+        It comes from the layers, which the build's cache keeps, not from the image's identity, which may hold the time.
+        Raises UserError.
+        """
+        image = self._docker.image.inspect(self._image)
+        tag = hashlib.sha256(repr(image.root_fs.layers).encode()).hexdigest()[:12]
+        self._docker.image.tag(image, f"{self._image}:{tag}")
+        return tag
 
     def push(self, platforms: Sequence[str]) -> Iterator[str]:
         """Build the image for these platforms (linux/arm64), push it, and give what the build prints.
@@ -225,13 +233,17 @@ class Stack:
                 "firewall", ["firewall.sh", "remove"], detach=True, tty=False, dependencies=False
             )
             self._docker.wait(cast("WhaleContainer", removal))
-        self._docker.compose.down(remove_orphans=True, remove_images="all" if images else None, quiet=True)
+        self._docker.compose.down(remove_orphans=True, quiet=True)
+        if images:
+            self.remove_images()
 
     @_explained()
-    def remove_image(self) -> None:
-        """Remove the image from the engine, if it is there. Raises UserError."""
-        if self._docker.image.exists(self._image):
-            self._docker.image.remove(self._image)
+    def remove_images(self) -> None:
+        """Remove the image from the engine, under all its tags. Raises UserError."""
+        for image in self._docker.image.list(self._image):
+            for name in image.repo_tags or []:
+                if name.startswith(f"{self._image}:"):  # the user may have given it other names
+                    self._docker.image.remove(name)
 
     def _is_healthy(self, service: str) -> bool:
         containers = self._docker.compose.ps([service])

@@ -53,6 +53,7 @@ class Node:
         self._api = api
         self._mac = mac
         self._engine = engine
+        self.has_local_images = True  # as on Docker Desktop, whose engine is the node's runtime
         self._running: dict[str, str] = {}  # name and uid of each pod
         self._forwarded: dict[str, str] = {}
         self._published: dict[int, str] = {}  # port and cluster IP of each load balancer
@@ -160,6 +161,8 @@ class Node:
             shared = ["--network", f"container:{self.container(name, 'network')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         for container in spec["containers"]:
+            if not self.has_local_images and "/" not in container["image"]:
+                continue
             self._docker("run", "--detach", "--name", self.container(name, container["name"]), "--label",
                          f"{LABEL}={name}", *shared, *self._options(pod, container), container["image"],
                          *container.get("command", [])[1:], *container.get("args", []))  # fmt: skip
@@ -233,7 +236,10 @@ class Node:
         for container in pod["spec"]["containers"]:
             inspected = self._docker("inspect", self.container(name, container["name"]))
             found = json.loads(inspected.stdout)[0] if inspected.returncode == 0 else {}
-            states.append((container, found.get("State", {}) | {"RestartCount": found.get("RestartCount", 0)}))
+            state = found.get("State", {}) | {"RestartCount": found.get("RestartCount", 0)}
+            if not found:
+                state["waiting"] = {"reason": "ImagePullBackOff", "message": f"Back-off pulling {container['image']}"}
+            states.append((container, state))
         exited = [state["ExitCode"] for _, state in states if state.get("Status") == "exited"]
         if len(exited) == len(states) and pod["spec"].get("restartPolicy") == "Never":
             phase = "Failed" if any(exited) else "Succeeded"
@@ -246,7 +252,8 @@ class Node:
             "podIPs": [{"ip": self._pod_address(pod)}],
             "containerStatuses": [
                 {"name": container["name"], "ready": is_ready, "restartCount": state.get("RestartCount", 0),
-                 "image": container["image"], "imageID": "", "lastState": self._last_state(name, container, state)}
+                 "image": container["image"], "imageID": "", "lastState": self._last_state(name, container, state),
+                 "state": {"waiting": state["waiting"]} if "waiting" in state else {"running": {}}}
                 for (container, state), is_ready in zip(states, ready, strict=True)
             ],
         }  # fmt: skip
@@ -265,8 +272,10 @@ class Node:
         return {"terminated": {"exitCode": state["ExitCode"], "reason": "Error", "message": message}}
 
     def _is_healthy(self, pod: str, container: Document) -> bool:
-        probe = container.get("readinessProbe", {}).get("exec", {}).get("command", ["true"])
-        return self._docker("exec", self.container(pod, container["name"]), *probe).returncode == 0
+        kinds = ("startupProbe", "livenessProbe", "readinessProbe")
+        probes = {tuple(container.get(kind, {}).get("exec", {}).get("command", ["true"])) for kind in kinds}
+        inside = ["exec", self.container(pod, container["name"])]
+        return all(self._docker(*inside, *probe).returncode == 0 for probe in probes)
 
     def _pod_address(self, pod: Document) -> str:
         if pod["spec"].get("hostNetwork"):

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -247,6 +247,7 @@ class Api:
         metadata.pop("managedFields", None)
         document |= {"apiVersion": key.kind.api_version, "kind": key.kind.name}
         if key.kind.name == "Service":
+            self._refuse_address(key, document["spec"].get("clusterIP"))
             self._complete_service(document["spec"], live)
         if key.kind == DEFINITION:
             accepted = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
@@ -254,6 +255,13 @@ class Api:
         if document.get("spec") is not None:
             metadata["generation"] = before["generation"] + (live is None or document["spec"] != live.get("spec"))
         self._validate(key, document)
+
+    @staticmethod
+    def _refuse_address(key: Key, asked: str | None) -> None:
+        if asked and asked != "None" and IPv4Address(asked) not in SERVICES:
+            why = f"failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range"
+            message = f'Service "{key.name}" is invalid: spec.clusterIPs: Invalid value: {why}.'
+            raise Refusal(422, "Invalid", f"{message} The range of valid IPs is {SERVICES}")
 
     def _complete_service(self, spec: Document, live: Document | None) -> None:
         spec.setdefault("type", "ClusterIP")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devkit import checks, commandline, host
 from devkit.answers import CHANGE_ANSWER, Answers, read_answers
-from devkit.cluster import NAMESPACE, ClusterTools, image_fault
+from devkit.cluster import NAMESPACE, ClusterTools
 from devkit.cluster_report import as_document, as_text, make_report
 from devkit.errors import UserError
 from devkit.facts import Cluster
@@ -50,14 +50,15 @@ def up(options: argparse.Namespace) -> None:
         raise UserError(f"{missing[0]} is not there: give --values a file of chart values.")
     tools = ClusterTools(project, options.context)
     cluster = tools.cluster()
-    networks = (*cluster.pod_networks, *cluster.service_networks)
+    stack = Stack(project, answers)
+    engine = stack.engine()
     _check_subnet(answers, cluster)
-    checks.check_routes(answers, networks)
+    # This computer may be a node itself, and the engine's host.
+    bridges = [subnet for network in stack.networks() if engine.local for subnet in network.subnets]
+    checks.check_routes(answers, [*cluster.pod_networks, *cluster.service_networks, *bridges])
     if answers.service_type != "NodePort" and host.is_loopback(answers.vpn_host) and tools.endpoint() is None:
         checks.check_port(answers)
     tools.check_namespace()
-    stack = Stack(project, answers)
-    stack.engine()
 
     progress = commandline.messages()
     settings = {}
@@ -68,11 +69,8 @@ def up(options: argparse.Namespace) -> None:
     else:
         stack.require_compose()
         commandline.follow(progress, "Building the image", stack.build())
-        fault = image_fault(cluster, answers.image)
-        if fault:
-            raise UserError(fault)
-        settings["image.revision"] = stack.image_id()
-    installation = tools.install(settings, [path.absolute() for path in options.values])
+        settings["image.tag"] = stack.tag_by_content()
+    installation = tools.install(answers, settings, [path.absolute() for path in options.values])
     commandline.follow(progress, f"Installing the chart in {cluster.context}", installation)
     _show_report(project, answers, tools, cluster, as_json=options.json)
 
@@ -87,7 +85,7 @@ def down(options: argparse.Namespace) -> None:
     with progress.status("Removing the chart"):
         there = tools.uninstall()
     if options.images:
-        Stack(project, answers).remove_image()
+        Stack(project, answers).remove_images()
     progress.print("Everything is down." if there else f"There was no devkit in {tools.context}.", markup=False)
 
 

@@ -49,7 +49,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $found := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret | default dict }}
 {{- $material = omit ($found.data | default dict) "crl.pem" }}
 {{- end }}
-{{- list $material .Values.serverConf .Values.revocations .Values.image.revision | toJson | sha256sum }}
+{{- list $material .Values.serverConf .Values.revocations | toJson | sha256sum }}
 {{- end }}
 
 {{/* Fails with one sentence that names the bad value's key. */}}
@@ -61,11 +61,27 @@ seccompProfile: {type: RuntimeDefault}
 {{- if not (hasSuffix "/24" .Values.vpn.subnet) }}
 {{- fail (printf "vpn.subnet: %q is not a /24." .Values.vpn.subnet) }}
 {{- end }}
+{{- if and (eq .Values.service.type "NodePort") (or (lt (int .Values.vpn.port) 30000) (gt (int .Values.vpn.port) 32767)) }}
+{{- fail (printf "service.type: \"NodePort\" needs a vpn.port from 30000 to 32767, and it is %d." (int .Values.vpn.port)) }}
+{{- end }}
 {{- if and .Values.existingSecret (or .Values.dirPaths.data .Values.dirPaths.local .Values.dirPaths.configs) }}
 {{- fail "existingSecret and dirPaths are both set: the material comes from one place, so leave one of them empty." }}
 {{- end }}
 {{- if and .Values.dirPaths.data (eq (include "source" .) "values") }}
 {{- fail "dirPaths.data is set, but neither dirPaths.local nor dirPaths.configs: name the project's local folder, too." }}
+{{- end }}
+{{- range .Values.vpn.routes }}
+{{- if hasSuffix "/0" . }}
+{{- fail (printf "vpn.routes: %q would send all traffic through the VPN: name the networks that you want." .) }}
+{{- end }}
+{{- end }}
+{{- if .Values.serverConf }}
+{{- if not (contains (printf "\nserver %s " (first (splitList "/" .Values.vpn.subnet))) .Values.serverConf) }}
+{{- fail (printf "vpn.subnet: %q is not the one in serverConf: change it by `copier update`, which changes both." .Values.vpn.subnet) }}
+{{- end }}
+{{- if not (contains (printf "\nproto %s" .Values.vpn.protocol) .Values.serverConf) }}
+{{- fail (printf "vpn.protocol: %q is not the one in serverConf: change it by `copier update`, which changes both." .Values.vpn.protocol) }}
+{{- end }}
 {{- end }}
 {{- if not .Values.vpn.routes }}
 {{- fail "vpn.routes is empty, so clients would reach nothing: add `-f local/values.yaml`, which scripts/generate.py writes." }}
