@@ -126,6 +126,13 @@ def test_pod_mounts_what_compose_mounts_byte_for_byte(helm: Path, tmp_path: Path
     assert {mode for _, mode in shared.values()} == {0o400, 0o444}
 
 
+def test_with_a_secret_of_ones_own_the_material_can_be_left_out(helm: Path, project: Path) -> None:
+    run = render(helm, project, "existingSecret=our-own", "material=null")
+    assert run.returncode == 0, run.stderr
+    assert "PRIVATE KEY" not in run.stdout
+    assert "kind: Secret" not in run.stdout
+
+
 def test_no_private_key_but_the_servers_is_in_the_values(project: Path) -> None:
     values = (project / "local/values.yaml").read_text()
     for secret in ("authority.key", "clients/docker-for-mac.pem"):
@@ -171,8 +178,9 @@ def test_pods_roll_for_a_new_certificate_and_a_revocation_but_not_for_a_new_clie
         (["vpn.protocol=udp"], "vpn.protocol", '"udp" is not the one in serverConf'),
         (["vpn.subnet=10.9.9.0/24"], "vpn.subnet", '"10.9.9.0/24" is not the one in serverConf'),
         (["service.type=NodePort"], "service.type", "needs a vpn.port from 30000 to 32767, and it is 1194"),
-        (["image.tag="], "image.tag", ""),
-        (["material=null"], "material", ""),
+        (["image.tag="], "image.tag", "ength"),
+        (["image=null"], "image", "image"),
+        (["material=null"], "material.ca.crt is missing", "-f local/values.yaml"),
         (["dirPaths.local=/x", "existingSecret=x"], "existingSecret and dirPaths are both set", "leave one"),
         (["dirPaths.data=/x"], "dirPaths.data", "neither dirPaths.local nor dirPaths.configs"),
         (["dirPaths.local=relative"], "dirPaths.local", "pattern"),

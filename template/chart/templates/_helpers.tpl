@@ -44,7 +44,7 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* What another value means for the pods: changed, they start anew. crl.pem and the clients are read while it runs. */}}
 {{- define "checksum" -}}
-{{- $material := omit .Values.material "crl.pem" }}
+{{- $material := omit (.Values.material | default dict) "crl.pem" }}
 {{- if .Values.existingSecret }}
 {{- $found := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret | default dict }}
 {{- $material = omit ($found.data | default dict) "crl.pem" }}
@@ -91,7 +91,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- if eq (include "source" .) "values" }}
 {{- range $name := list "ca.crt" "server.crt" "server.key" "tls-crypt-v2.key" "crl.pem" }}
-{{- if not (index $.Values.material $name) }}
+{{- if not (index ($.Values.material | default dict) $name) }}
 {{- fail (printf "material.%s is missing: add `-f local/values.yaml`, which scripts/generate.py writes, or set existingSecret or dirPaths." $name) }}
 {{- end }}
 {{- end }}
