@@ -105,7 +105,7 @@ class ClusterTools:
         options += [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
         command = self._helm_command(
             "upgrade", "--install", RELEASE, "./chart", "--namespace", NAMESPACE, *options, "--wait", "--timeout",
-            f"{READY_SECONDS}s", "--history-max", "1",  # each revision in Helm's history holds the server's keys
+            f"{READY_SECONDS}s", "--history-max", "1",  # what Helm keeps of a revision holds the server's keys
         )  # fmt: skip
         restarts_before = _restarts(self._own_pods())
         with tempfile.TemporaryFile("w+") as output:
