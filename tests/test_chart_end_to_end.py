@@ -1,6 +1,7 @@
 """The chart's pod runs for real, as the kubelet would run it, and a real client goes through it."""
 
 import base64
+import gzip
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -124,8 +125,16 @@ def test_secret_of_ones_own(mac: Mac, project: Path, one: Cluster) -> None:
         create = ["create", "secret", "generic", name, "--namespace", NAMESPACE, f"--from-file={folder}"]
         run = one.run("kubectl", *create, cwd=project)
         assert run.returncode == 0, run.stderr
-    install(one, project, "existingSecret=our-own")
-    assert "devkit" not in {found["metadata"]["name"] for found in one.api.find("Secret", NAMESPACE)}
+    install(one, project, "existingSecret=our-own", "material=null")
+    secrets = {found["metadata"]["name"]: found for found in one.api.find("Secret", NAMESPACE)}
+    assert "devkit" not in secrets
+    # What Helm keeps of this revision has no key in it.
+    newest = max(
+        (name for name in secrets if name.startswith("sh.helm.release")), key=lambda name: int(name.split("v")[-1])
+    )
+    record = gzip.decompress(base64.b64decode(base64.b64decode(secrets[newest]["data"]["release"])))
+    assert b"our-own" in record
+    assert b"BEGIN PRIVATE KEY" not in record
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         assert fetch(mac, one.start_web("for-own-secret")) == "200"
 

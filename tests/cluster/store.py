@@ -253,7 +253,8 @@ class Api:
             accepted = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
             document["status"] = {"conditions": accepted}
         if document.get("spec") is not None:
-            metadata["generation"] = before["generation"] + (live is None or document["spec"] != live.get("spec"))
+            changed = live is None or document["spec"] != live.get("spec")
+            metadata["generation"] = before.get("generation", 0) + changed
         self._validate(key, document)
 
     @staticmethod
