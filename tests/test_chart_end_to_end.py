@@ -30,13 +30,15 @@ def project(machines: tuple[Mac, Engine]) -> Path:
     return project
 
 
-def install(cluster: Cluster, project: Path, *settings: str) -> None:
+def install(cluster: Cluster, project: Path, *settings: str) -> str:
+    """Install the chart or upgrade it; return what Helm says, the chart's notes included."""
     options = [word for setting in settings for word in ("--set", setting)]
     run = cluster.run(
         "helm", "upgrade", "--install", "devkit", "./chart", "--namespace", NAMESPACE, "--create-namespace", "--values",
         "local/values.yaml", "--wait", "--timeout", "90s", *options, cwd=project,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
 
 
 def uninstall(cluster: Cluster) -> None:
@@ -51,7 +53,9 @@ def our_rules(engine: Engine) -> list[str]:
 
 
 def test_ordinary_pod_opens_pods_and_services(mac: Mac, engine: Engine, project: Path, one: Cluster) -> None:
-    install(one, project)
+    notes = install(one, project)
+    assert "helm test devkit --namespace docker-for-mac" in notes
+    assert "kubectl get service devkit --namespace docker-for-mac" in notes
     pod, service = one.start_web("web"), one.api.get("Service", "web", "default")["spec"]["clusterIP"]
     assert fetch(mac, pod, seconds=2) == "timed out"
     with connected(mac, project / "local/docker-for-mac.ovpn") as client:
@@ -190,7 +194,8 @@ def test_host_network_reaches_docker_networks_too_and_leaves_nothing_behind(
 def test_port_forward_finds_the_server_on_the_pods_loopback(
     mac: Mac, project: Path, one: Cluster, host_network: str
 ) -> None:
-    install(one, project, "service.type=ClusterIP", f"hostNetwork={host_network}")
+    notes = install(one, project, "service.type=ClusterIP", f"hostNetwork={host_network}")
+    assert "kubectl port-forward service/devkit --namespace docker-for-mac 1194" in notes
     network = "host" if host_network == "true" else f"container:{one.node.container('devkit-0', 'network')}"
     configs = f"{project}/local/configs:/etc/openvpn/configs:ro"
     mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "--user", "root", "d4m-devkit-gateway",
