@@ -65,10 +65,12 @@ def the(kind: str, documents: list[dict[str, Any]], name: str = "devkit") -> dic
 
 
 def test_generated_values_pass_lint_and_need_nothing_edited(helm: Path, project: Path) -> None:
-    lint = [str(helm), "lint", "--strict", "./chart", "--values", "local/values.yaml"]
-    run = subprocess.run(lint, cwd=project, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
-    assert "1 chart(s) linted, 0 chart(s) failed" in run.stdout
+    for settings in [(), *MATRIX]:
+        options = [word for setting in itertools.chain(*settings) for word in ("--set", setting)]
+        lint = [str(helm), "lint", "--strict", "./chart", "--values", "local/values.yaml", *options]
+        run = subprocess.run(lint, cwd=project, check=False, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout
+        assert "1 chart(s) linted, 0 chart(s) failed" in run.stdout
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])

@@ -87,6 +87,15 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     assert "There was no devkit" in run_script(one, project, "down").stderr
 
 
+def test_edited_server_conf_is_in_force_after_up(mac: Mac, one: Cluster) -> None:
+    project = copy_project(mac.home / "edited", routes=CLUSTER_ROUTES, vpn_port=5194)
+    with (project / "server/server.conf").open("a") as conf:
+        conf.write("max-clients 7\n")
+    assert run_script(one, project, "up").returncode == 0
+    assert "max-clients 7" in one.api.get("ConfigMap", "devkit", NAMESPACE)["data"]["server.conf"]
+    assert run_script(one, project, "down").returncode == 0
+
+
 def test_docker_desktop_reaches_its_docker_networks_through_the_cluster(mac: Mac, one: Cluster) -> None:
     one = replace(one, major=3)
     project = copy_project(mac.home / "desktop", kubernetes="docker-desktop", vpn_port=2194)

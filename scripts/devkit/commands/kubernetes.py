@@ -12,7 +12,7 @@ from devkit.cluster import NAMESPACE, ClusterTools
 from devkit.cluster_report import as_document, as_text, make_report
 from devkit.errors import UserError
 from devkit.facts import Cluster
-from devkit.material import local_folder, read_generation
+from devkit.material import ensure_material, local_folder, read_generation
 from devkit.stack import Stack
 
 Command = Callable[[argparse.Namespace], None]
@@ -45,6 +45,7 @@ def up(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     checks.check_ends(read_generation(project))
+    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # server.conf is a part of the values
     missing = [path for path in options.values if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is not there: give --values a file of chart values.")
