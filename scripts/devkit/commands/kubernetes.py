@@ -45,7 +45,6 @@ def up(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     checks.check_ends(read_generation(project))
-    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # server.conf is a part of the values
     missing = [path for path in options.values if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is not there: give --values a file of chart values.")
@@ -61,6 +60,7 @@ def up(options: argparse.Namespace) -> None:
         checks.check_port(answers)
     tools.check_namespace()
 
+    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # server.conf is a part of the values
     progress = commandline.messages()
     settings = {}
     if answers.image_registry:
