@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import copy_project
 from tests.lab import REGISTRY_IMAGE, Engine, Mac
-from tests.vpn import connected, eventually, fetch, web
+from tests.vpn import connected, eventually, fetch, script, web
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,12 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     assert facts["cluster"]["pod_networks"] == ["10.244.0.0/16"]
     assert facts["missed"] == []
     assert {(place["kind"], place["address"]) for place in facts["reached"]} == {("Service", service), ("Pod", pod)}
+
+    script(mac, project, "client", "add", "alice")
+    older = "what runs is older than what is in this folder: `python scripts/up.py --kubernetes` loads it"
+    assert older in run_script(one, project, "status").stderr
+    assert run_script(one, project, "up").returncode == 0
+    assert run_script(one, project, "status").stderr == ""
 
     down = run_script(one, project, "down", "--images")
     assert down.returncode == 0, down.stderr

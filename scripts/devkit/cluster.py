@@ -26,6 +26,7 @@ RELEASE = "devkit"
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 # The label by which `uninstall` knows a namespace of ours; in any other it removes the release alone.
 OURS = {"app.kubernetes.io/managed-by": "d4m-devkit"}
+FINGERPRINT = "d4m-devkit/fingerprint"  # an annotation of the StatefulSet
 ANSWER_SECONDS = 20
 READY_SECONDS = 180
 MOST_RESTARTS = 3  # of a container that does not become ready; then waiting longer helps nobody
@@ -81,6 +82,11 @@ class ClusterTools:
         """Where the server's Service is reached, or None when it is not installed."""
         service = self._get("service", RELEASE, "--namespace", NAMESPACE)
         return _endpoint(service, [node.address for node in map(_node, self._items("nodes"))]) if service else None
+
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the values that are installed, or None when it is not known."""
+        found = self._get("statefulset", RELEASE, "--namespace", NAMESPACE)
+        return found["metadata"].get("annotations", {}).get(FINGERPRINT) if found else None
 
     def check_namespace(self) -> None:
         """Raise UserError when our namespace lets no pod in that makes a tunnel."""

@@ -45,6 +45,11 @@ def messages() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def warn_of_older(up: str) -> None:
+    """Warn that the running server has not read what the project says by now; `up` is the command that mends it."""
+    messages().print(f"warning: what runs is older than what is in this folder: `{up}` loads it.", style="yellow")
+
+
 def follow(progress: Console, what: str, lines: Iterable[str]) -> None:
     """Show a step's last line while it lasts, and one line when it is done."""
     with progress.status(what) as status:

@@ -9,7 +9,7 @@ profiles/                       what users import
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -226,29 +226,19 @@ class ReadableParts:
 
 def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Iterator[tuple[PurePosixPath, bytes, int]]:
     """Path, content and mode of each file, in an order that is safe to write them in: `ccd`, which lets in, last."""
-    trusted = b"".join(authority.credential.certificate_pem for authority in generation.authorities)
     for name, authority in zip(("authority", "previous-authority"), generation.authorities, strict=False):
         yield PurePosixPath(f"{name}.crt"), authority.credential.certificate_pem, READABLE
         yield PurePosixPath(f"{name}.key"), authority.credential.key_pem, PRIVATE
     yield PurePosixPath("crl.pem"), generation.crl, READABLE
-    # The server reads its keys as root, then becomes nobody, who goes on reading the list and ccd. Nobody else gets
-    # this far: the folders above are closed.
     configs = PurePosixPath("configs")
-    server_files = {
-        "crl.pem": (generation.server_crl, READABLE),
-        "ca.crt": (trusted, READABLE),
-        "server.crt": (generation.server.certificate_pem, READABLE),
-        "server.key": (generation.server.key_pem, PRIVATE),
-        "tls-crypt-v2.key": (generation.tls_crypt_v2, PRIVATE),
-    }
-    for name, (content, mode) in server_files.items():
+    for name, (content, mode) in _server_files(generation).items():
         yield configs / name, content, mode
     for client in generation.clients:
         yield PurePosixPath("clients") / f"{client.name}.pem", client.pem, PRIVATE
     for client in generation.live_clients:
         profile = rendering.profile(
             parts.client_conf,
-            authority=trusted,
+            authority=_trusted(generation),
             certificate=client.credential.certificate_pem,
             key=client.credential.key_pem,
             tls_crypt_v2=client.tls_crypt_v2,
@@ -258,16 +248,37 @@ def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Ite
         identifier = f"d4m-devkit.{answers.project_name}.{client.name}"
         for path, content in rendering.tunnelblick_bundle(identifier, generation.number, profile).items():
             yield profiles / f"{client.name}.tblk" / path, content, PRIVATE
-    values = rendering.helm_values(
+    yield PurePosixPath("values.yaml"), helm_values(generation, parts, answers), PRIVATE
+    for client in generation.live_clients:
+        yield configs / "ccd" / client.name, b"", READABLE
+
+
+def helm_values(generation: Generation, parts: ReadableParts, answers: Answers) -> bytes:
+    """The values of the Helm chart, as YAML."""
+    return rendering.helm_values(
         answers,
         parts.server_conf,
-        {name: content for name, (content, _) in server_files.items()},
+        {name: content for name, (content, _) in _server_files(generation).items()},
         [client.name for client in generation.live_clients],
         _digest_of_revocations(generation),
     )
-    yield PurePosixPath("values.yaml"), values, PRIVATE
-    for client in generation.live_clients:
-        yield configs / "ccd" / client.name, b"", READABLE
+
+
+def _trusted(generation: Generation) -> bytes:
+    return b"".join(authority.credential.certificate_pem for authority in generation.authorities)
+
+
+def _server_files(generation: Generation) -> Mapping[str, tuple[bytes, int]]:
+    """Content and mode of what the server mounts, by the files' names."""
+    # The server reads its keys as root, then becomes nobody, who goes on reading the list and ccd. Nobody else gets
+    # this far: the folders above are closed.
+    return {
+        "crl.pem": (generation.server_crl, READABLE),
+        "ca.crt": (_trusted(generation), READABLE),
+        "server.crt": (generation.server.certificate_pem, READABLE),
+        "server.key": (generation.server.key_pem, PRIVATE),
+        "tls-crypt-v2.key": (generation.tls_crypt_v2, PRIVATE),
+    }
 
 
 def _digest_of_revocations(generation: Generation) -> str:

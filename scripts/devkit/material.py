@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from filelock import FileLock, Timeout
 
 from devkit import generation as generations
@@ -162,6 +163,12 @@ def fingerprint(project: Path) -> str:
         *(configs / name for name in SERVER_FILES),
     ]
     return hashlib.sha256(b"".join(hashlib.sha256(_read(path)).digest() for path in read_at_start)).hexdigest()[:16]
+
+
+def fingerprint_for_cluster(project: Path, answers: Answers) -> str:
+    """The fingerprint in the Helm chart's values, as they follow from the project's files now."""
+    values = generations.helm_values(read_generation(project), _readable_parts(project), answers)
+    return str(yaml.safe_load(values)["fingerprint"])
 
 
 SERVER_FILES = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key")

@@ -1,5 +1,7 @@
 """Pure functions from facts to the texts that the VPN apps open, and to the Helm chart's values."""
 
+import hashlib
+import json
 import plistlib
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -41,7 +43,10 @@ def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mappin
 def helm_values(
     answers: Answers, server_conf: str, material: Mapping[str, bytes], clients: Sequence[str], revocations: str
 ) -> bytes:
-    """The chart's values: `material` is what the server mounts, by its files' names; `revocations` a digest."""
+    """The chart's values: `material` is what the server mounts, by its files' names; `revocations` a digest.
+
+    `fingerprint` in it is a digest of all the others: another one means that the cluster does not have them yet.
+    """
     values = {
         "image": {"repository": answers.image},
         # Docker Desktop's one node is the engine's machine; there the Docker networks are reached, too.
@@ -58,7 +63,10 @@ def helm_values(
         "serverConf": server_conf,
         "material": {name: content.decode() for name, content in material.items()},
     }
-    document = yaml.dump(values, Dumper=_ReadableDumper, sort_keys=False, allow_unicode=True)
+    fingerprint = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+    document = yaml.dump(
+        values | {"fingerprint": fingerprint}, Dumper=_ReadableDumper, sort_keys=False, allow_unicode=True
+    )
     return (VALUES_HEADER + document).encode()
 
 

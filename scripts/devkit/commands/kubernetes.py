@@ -12,7 +12,7 @@ from devkit.cluster import NAMESPACE, ClusterTools
 from devkit.cluster_report import as_document, as_text, make_report
 from devkit.errors import UserError
 from devkit.facts import Cluster
-from devkit.material import ensure_material, local_folder, read_generation
+from devkit.material import ensure_material, fingerprint_for_cluster, local_folder, read_generation
 from devkit.stack import Stack
 
 Command = Callable[[argparse.Namespace], None]
@@ -94,10 +94,12 @@ def status(options: argparse.Namespace) -> None:
     """Print the report and change nothing."""
     project = commandline.project_folder()
     answers = read_answers(project)
-    read_generation(project)
+    fingerprint = fingerprint_for_cluster(project, answers)
     tools = ClusterTools(project, options.context)
     cluster = tools.cluster()
     _show_report(project, answers, tools, cluster, as_json=options.json)
+    if tools.fingerprint() not in (None, fingerprint):
+        commandline.warn_of_older("python scripts/up.py --kubernetes")
 
 
 def _check_subnet(answers: Answers, cluster: Cluster) -> None:

@@ -33,10 +33,7 @@ def _status(options: argparse.Namespace) -> None:
         raise UserError("the VPN is down: bring it up with `python scripts/up.py`.")
     show_report(project, answers, stack, as_json=options.json)
     if running != fingerprint(project):
-        commandline.messages().print(
-            "warning: what runs is older than what is in this folder: `python scripts/up.py` loads it.",
-            style="yellow",
-        )
+        commandline.warn_of_older("python scripts/up.py")
 
 
 def show_report(project: Path, answers: Answers, stack: Stack, as_json: bool) -> None:
