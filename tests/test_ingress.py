@@ -74,6 +74,12 @@ def by_name(objects: Iterable[Document]) -> dict[tuple[str, str, str], Document]
     return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each for each in objects}
 
 
+def images(ingress: Path) -> set[str]:
+    """What the manifests' pods run."""
+    pods = [document["spec"]["template"]["spec"] for document in documents(ingress) if document["kind"] == "Deployment"]
+    return {container["image"] for pod in pods for container in pod["containers"]}
+
+
 def folders_of_the_readme(ingress: Path) -> list[str]:
     """The folders that are applied one after the other."""
     typed = [shlex.split(command) for command in commands(ingress / "README.md")]
@@ -109,6 +115,18 @@ def test_manifests_pass_yamllint(ingress: Path) -> None:
     yamllint = [f"{BIN}/yamllint", "--strict", "--config-file", f"{REPOSITORY}/.yamllint.yaml", "ingress-nginx"]
     checked = subprocess.run(yamllint, cwd=ingress.parent, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_images_are_named_in_full(ingress: Path) -> None:
+    """Nodes that know several registries, or none by default, refuse short names (CRI-O since 1.34)."""
+    hosts = {image.split("/")[0] for image in images(ingress)}
+    assert hosts in ({"docker.io"}, {"docker.io", "registry.k8s.io"})
+
+
+def test_services_are_there_before_the_controller_asks_for_them(ingress: Path) -> None:
+    """Without them ingress-nginx ends at once."""
+    folders = folders_of_the_readme(ingress)
+    assert folders.index("ingress-nginx/services") < folders.index("ingress-nginx/deployments")
 
 
 def test_every_insecure_setting_is_explained_where_it_is(ingress: Path) -> None:
@@ -460,4 +478,4 @@ def test_traefik_is_the_version_that_is_tested(projects: dict[str, Path]) -> Non
     (deployment,) = documents(projects["traefik"] / "ingress-nginx/deployments/traefik.yaml")
     version = subprocess.run([TRAEFIK, "version"], check=True, capture_output=True, text=True).stdout
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"traefik:v{re.findall(r'Version: +(.*)', version)[0]}"
+    assert container["image"] == f"docker.io/library/traefik:v{re.findall(r'Version: +(.*)', version)[0]}"
