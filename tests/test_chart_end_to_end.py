@@ -217,3 +217,11 @@ def test_node_that_does_not_forward_is_named(mac: Mac, project: Path) -> None:
                   "d4m-devkit-gateway", "openvpn.sh", check=False)  # fmt: skip
     assert run.returncode == 1
     assert "net.ipv4.ip_forward is 0" in run.stderr
+
+
+def test_node_that_gives_no_packet_filter_is_named(mac: Mac, project: Path) -> None:
+    """As a kernel without nf_tables does, because a pod may not speak to the older iptables."""
+    run = mac.run("docker", "run", "--rm", "--user", "root", "--cap-drop", "ALL", "d4m-devkit-gateway", "firewall.sh",
+                  check=False)  # fmt: skip
+    assert run.returncode == 1
+    assert "its kernel has no nf_tables" in run.stderr

@@ -30,9 +30,12 @@ choose_backend() {
         fi
     done 2> /dev/null
     # No Docker rules at all (a pod, Podman): take the backend that the kernel has, the newer one first.
-    backend=nft
-    iptables -t nat -S > /dev/null 2>&1 || backend=legacy
     forward=FORWARD
+    for backend in nft legacy; do
+        if iptables -t nat -S > /dev/null 2>&1; then return; fi
+    done
+    echo "this container may set no packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
+    exit 1
 }
 
 # Each line is a rule: a table, a chain, and what to match.

@@ -24,7 +24,7 @@ if [ "${OWN_NETWORK:-no}" = no ] && [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 
     exit 1
 fi
 if ! (: <> /dev/net/tun) 2> /dev/null; then
-    echo "this machine gives containers no /dev/net/tun: its kernel has none, or its container runtime denies it." >&2
+    echo "this machine gives containers no /dev/net/tun: its kernel has none, or its container runtime or SELinux denies it." >&2
     exit 1
 fi
 
