@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from devkit.cluster import _how_to_load
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import copy_project
@@ -168,19 +169,33 @@ def test_subnet_of_the_clusters_own(mac: Mac, one: Cluster) -> None:
     assert "vpn_subnet 10.100.7.0/24 overlaps the cluster's own network 10.96.0.0/12" in said
 
 
-def test_nodes_that_do_not_see_the_image(one: Cluster, project: Path) -> None:
-    one.node.has_local_images = False  # such as kind's
-    said = sentence(run_script(one, project, "up"))
+def test_nodes_that_do_not_see_the_image(mac: Mac, one: Cluster) -> None:
+    """As kind's; and what there is to be typed is for the context that was named, not for the current one."""
+    one.run("kubectl", "config", "set-context", "kind-lab", "--cluster", "stand-in", "--user", "admin")
+    project = copy_project(mac.home / "kind", routes=CLUSTER_ROUTES, kubernetes="kind", vpn_port=6194)
+    named = ("--context", "kind-lab")
+    one.node.has_local_images = False
+    said = sentence(run_script(one, project, "up", *named))
     image = re.search(r"d4m-devkit-gateway:[0-9a-f]{12}", said)
     assert image
     assert f"its nodes do not have the image {image[0]}, which is built here and in no registry" in said
     assert "--data image_registry=HOST/PATH`" in said
-    assert f"`kind load docker-image {image[0]} --name stand-in`" in said
+    assert f"`kind load docker-image {image[0]} --name lab`" in said
     one.node.has_local_images = True
-    run_script(one, project, "down")
-    assert run_script(one, project, "up").returncode == 0
+    run_script(one, project, "down", *named)
+    assert "up.py --kubernetes --context kind-lab`" in sentence(run_script(one, project, "status", *named))
+    up = run_script(one, project, "up", *named)
+    assert up.returncode == 0, up.stderr
     assert one.pod("devkit-0")["spec"]["containers"][0]["image"] == image[0]  # the same build has the same tag
-    assert run_script(one, project, "down").returncode == 0
+    command = "kubectl port-forward --context kind-lab --namespace docker-for-mac service/devkit 6194"
+    assert f"keep this running:  {command}" in up.stdout
+    assert run_script(one, project, "down", *named).returncode == 0
+
+
+def test_image_is_loaded_as_the_cluster_takes_it() -> None:
+    assert "| sudo k3s ctr images import -`, and run" in _how_to_load("gateway:1", "k3s", "default")
+    assert "`kind load docker-image gateway:1 --name desktop`" in _how_to_load("gateway:1", "none", "docker-desktop")
+    assert "HOST/PATH`, and run this again" in _how_to_load("gateway:1", "none", "shared")
 
 
 @pytest.mark.parametrize(("own", "device"), [("172.17.0.1/16", "docker0"), ("10.244.0.1/24", "cni0")])
@@ -197,10 +212,31 @@ def test_computer_that_is_the_engines_host_or_a_node_itself(
 
 def test_node_port_is_reported_at_the_nodes_addresses(mac: Mac, one: Cluster) -> None:
     project = copy_project(mac.home / "node-port", routes=CLUSTER_ROUTES, service_type="NodePort", vpn_port=30094)
+    node = one.api.get("Node", "node")
+    internal = [{"type": "InternalIP", "address": address} for address in (one.node.address, "fd00::2")]
+    one.api.put(node | {"status": node["status"] | {"addresses": internal}})
     up = run_script(one, project, "up")
     assert up.returncode == 0, up.stderr
     assert f"Service       NodePort at {one.node.address}, port 30094" in up.stdout
-    assert f"--data vpn_host={one.node.address} --data vpn_port=30094" in " ".join(up.stdout.split())
+    change = f"--data vpn_host={one.node.address} --data vpn_port=30094"
+    assert change in " ".join(up.stdout.split())
+    # A cluster in a virtual machine whose ports are forwarded to this computer: nothing is to be changed.
+    listen = [
+        sys.executable,
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(project / "client"),
+        "30094",
+    ]
+    with (mac.home / "listen.log").open("w") as output:
+        forwarded = mac.start(*listen, output=output)
+    eventually(lambda: "warning" not in run_script(one, project, "status").stdout)
+    forwarded.terminate()
+    forwarded.wait()
+    assert "warning" in run_script(one, project, "status").stdout
     assert one.api.get("Service", "devkit", NAMESPACE)["spec"]["ports"][0]["nodePort"] == 30094
     assert run_script(one, project, "down").returncode == 0
 

@@ -78,7 +78,12 @@ def test_cluster_that_says_nothing_of_its_networks(project: Path) -> None:
             "--data rotate=none --data vpn_host=192.0.2.9 --data vpn_port=1194`",
         ),
         (ClusterEndpoint("NodePort", ("192.0.2.7",), 30094, None), "192.0.2.7", "the Service is at 192.0.2.7:30094"),
-        (ClusterEndpoint("LoadBalancer", (), 1194, None), "127.0.0.1", "this cluster has no load balancer"),
+        (
+            ClusterEndpoint("LoadBalancer", (), 1194, None), "127.0.0.1",
+            "this cluster has no load balancer: choose another way in with `copier update --trust "
+            "--vcs-ref=:current: --data rotate=none --data service_type=ClusterIP` or `copier update --trust "
+            "--vcs-ref=:current: --data rotate=none --data service_type=NodePort --data vpn_port=31194`.",
+        ),
     ],
 )  # fmt: skip
 def test_profiles_that_name_another_endpoint_than_the_service_has(

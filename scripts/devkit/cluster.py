@@ -5,6 +5,7 @@ What they refuse is raised as UserError.
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +18,8 @@ from typing import Any, cast
 
 import yaml
 
-from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.answers import CHANGE_ANSWER, Answers, Kubernetes
+from devkit.cluster_report import no_load_balancer
 from devkit.errors import UserError, most_telling
 from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
 
@@ -68,6 +70,11 @@ class ClusterTools:
         """The context's name in the kubeconfig."""
         return self._context or self._kubectl("config", "current-context").stdout.strip()
 
+    @property
+    def context_option(self) -> str:
+        """What a command that the user is told to type must have, to go to this cluster and no other."""
+        return f" --context {shlex.quote(self._context)}" if self._context else ""
+
     def services(self) -> tuple[Service, ...]:
         """All Services with an address inside the cluster, by namespace and name."""
         found = (_service(item) for item in self._items("services", "--all-namespaces"))
@@ -81,7 +88,8 @@ class ClusterTools:
     def endpoint(self) -> ClusterEndpoint | None:
         """Where the server's Service is reached, or None when it is not installed."""
         service = self._get("service", RELEASE, "--namespace", NAMESPACE)
-        return _endpoint(service, [node.address for node in map(_node, self._items("nodes"))]) if service else None
+        nodes = [node.address for node in map(_node, self._items("nodes"))]
+        return _endpoint(service, nodes, self.context_option) if service else None
 
     def fingerprint(self) -> str | None:
         """The fingerprint of the values that are installed, or None when it is not known."""
@@ -95,7 +103,8 @@ class ClusterTools:
         if level != "privileged":
             raise UserError(
                 f"the namespace {NAMESPACE} enforces the Pod Security level {level!r}, under which no pod may make a "
-                f"tunnel: allow it with `kubectl label namespace {NAMESPACE} {POD_SECURITY}=privileged --overwrite`."
+                f"tunnel: allow it with `kubectl label namespace {NAMESPACE} {POD_SECURITY}=privileged --overwrite"
+                f"{self.context_option}`."
             )
 
     def install(self, answers: Answers, settings: Mapping[str, str], values: Sequence[Path]) -> Iterator[str]:
@@ -146,7 +155,7 @@ class ClusterTools:
         """What keeps the release from becoming ready, as far as the cluster says."""
         pods = self._own_pods()
         if not answers.image_registry and any(map(_has_no_image, pods)):
-            return _how_to_load(f"{answers.image}:{settings['image.tag']}", self.context)
+            return _how_to_load(f"{answers.image}:{settings['image.tag']}", answers.kubernetes, self.context)
         for line in (line for pod in pods for line in _waits_for(pod)):
             return line
         warnings = self._items("events", "--namespace", NAMESPACE, "--field-selector", "type=Warning")
@@ -155,10 +164,7 @@ class ClusterTools:
             return f"{newest['involvedObject']['name']}: {newest.get('message', '')}"
         endpoint = self.endpoint()
         if endpoint and not endpoint.hosts:
-            return (
-                f"its Service got no address in {READY_SECONDS} s, so this cluster has no load balancer: choose "
-                f"another way in with `{CHANGE_ANSWER} service_type=ClusterIP` (or NodePort)."
-            )
+            return no_load_balancer(answers)
         return None
 
     def _own_pods(self) -> list[dict[str, Any]]:
@@ -233,7 +239,8 @@ def _ipv4_networks(cidrs: Iterable[str]) -> tuple[IPv4Network, ...]:
 
 def _node(item: Mapping[str, Any]) -> ClusterNode:
     status = item["status"]
-    addresses = {address["type"]: address["address"] for address in status.get("addresses", [])}
+    found = status.get("addresses", [])
+    addresses = {one["type"]: one["address"] for one in found if ":" not in one["address"]}  # no IPv6
     return ClusterNode(
         name=item["metadata"]["name"],
         address=addresses.get("ExternalIP") or addresses.get("InternalIP", ""),
@@ -263,9 +270,9 @@ def _pod(item: Mapping[str, Any]) -> Pod | None:
     return Pod(item["metadata"]["namespace"], item["metadata"]["name"], IPv4Address(address), ports)
 
 
-def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str]) -> ClusterEndpoint:
+def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str], context_option: str) -> ClusterEndpoint:
     kind, (port,) = service["spec"]["type"], service["spec"]["ports"]
-    command = f"kubectl port-forward --namespace {NAMESPACE} service/{RELEASE} {port['port']}"
+    command = f"kubectl port-forward{context_option} --namespace {NAMESPACE} service/{RELEASE} {port['port']}"
     match kind:
         case "LoadBalancer":
             given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
@@ -303,13 +310,18 @@ def _has_no_image(pod: Mapping[str, Any]) -> bool:
     return any(one.get("state", {}).get("waiting", {}).get("reason") == "ImagePullBackOff" for one in containers)
 
 
-def _how_to_load(image: str, context: str) -> str:
+def _how_to_load(image: str, kubernetes: Kubernetes, context: str) -> str:
     """What to do where the nodes do not see the image that is built here."""
-    kind = "desktop" if context == "docker-desktop" else context.removeprefix("kind-")
+    if kubernetes == "k3s":
+        load = f", or load the image into each with `docker save {image} | sudo k3s ctr images import -`"
+    elif context == "docker-desktop" or context.startswith("kind-"):
+        name = "desktop" if context == "docker-desktop" else context.removeprefix("kind-")
+        load = f", or load the image into them with `kind load docker-image {image} --name {name}`"
+    else:
+        load = ""
     return (
         f"its nodes do not have the image {image}, which is built here and in no registry: name a registry that they "
-        f"pull from with `{CHANGE_ANSWER} image_registry=HOST/PATH`, or load the image into them (kind: "
-        f"`kind load docker-image {image} --name {kind}`), and run this again."
+        f"pull from with `{CHANGE_ANSWER} image_registry=HOST/PATH`{load}, and run this again."
     )
 
 

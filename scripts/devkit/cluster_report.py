@@ -28,6 +28,8 @@ from devkit.report import (
     warning_lines,
 )
 
+FREE_NODE_PORT = 31194  # most likely
+
 
 @dataclass(frozen=True)
 class Place:
@@ -136,6 +138,17 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
     return Group(facts, "", _place_table(report.places), *tail)
 
 
+def no_load_balancer(answers: Answers) -> str:
+    """A sentence for who waits for a load balancer where there is none."""
+    ways = [f"`{CHANGE_ANSWER} service_type=NodePort --data vpn_port={FREE_NODE_PORT}`"]
+    if answers.vpn_protocol == "tcp":  # `kubectl port-forward` carries nothing else
+        ways.insert(0, f"`{CHANGE_ANSWER} service_type=ClusterIP`")
+    return (
+        "the Service has no address, because this cluster has no load balancer: choose another way in with "
+        f"{' or '.join(ways)}."
+    )
+
+
 def _service_line(endpoint: ClusterEndpoint) -> str:
     hosts = ", ".join(endpoint.hosts) or "no address yet"
     return f"{endpoint.kind} at {hosts}, port {endpoint.port}"
@@ -177,14 +190,13 @@ def _is_routed(network: IPv4Network, routes: Iterable[IPv4Network]) -> bool:
 def _endpoint_warnings(answers: Answers, endpoint: ClusterEndpoint, same_host: bool) -> Iterable[str]:
     """A sentence when the profiles name another endpoint than the Service has."""
     if not endpoint.hosts:
-        yield (
-            "the Service has no address: this cluster has no load balancer, so choose another way in with "
-            f"`{CHANGE_ANSWER} service_type=ClusterIP` (or NodePort)."
-        )
+        yield no_load_balancer(answers)
     elif not same_host or answers.vpn_port != endpoint.port:
         host = answers.vpn_host if same_host else endpoint.hosts[0]
+        # Whether a port of UDP is forwarded cannot be tried.
+        unless = "" if same_host or answers.vpn_protocol == "tcp" else "unless the one is forwarded to the other, "
         yield (
             f"the profiles connect to {answers.vpn_host}:{answers.vpn_port}, but the Service is at "
-            f"{host}:{endpoint.port}: change them with `{CHANGE_ANSWER} vpn_host={host} "
+            f"{host}:{endpoint.port}: {unless}change them with `{CHANGE_ANSWER} vpn_host={host} "
             f"--data vpn_port={endpoint.port}`."
         )

@@ -11,6 +11,8 @@ from typing import Literal
 
 import ifaddr
 
+ANSWER_SECONDS = 3
+
 OperatingSystem = Literal["macOS", "Windows", "Linux"]
 
 
@@ -81,6 +83,15 @@ def same(one: str, other: str) -> bool:
 def is_loopback(name: str) -> bool:
     """Whether a host name or address is this computer's own."""
     return any(IPv4Address(address).is_loopback for address in resolve(name))
+
+
+def answers(name: str, port: int) -> bool:
+    """Whether something takes TCP connections there."""
+    try:
+        socket.create_connection((name, port), timeout=ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def port_fault(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"]) -> str | None:

@@ -11,7 +11,7 @@ from devkit.answers import CHANGE_ANSWER, Answers, read_answers
 from devkit.cluster import NAMESPACE, ClusterTools
 from devkit.cluster_report import as_document, as_text, make_report
 from devkit.errors import UserError
-from devkit.facts import Cluster
+from devkit.facts import Cluster, ClusterEndpoint
 from devkit.material import ensure_material, fingerprint_for_cluster, local_folder, read_generation
 from devkit.stack import Stack
 
@@ -99,7 +99,7 @@ def status(options: argparse.Namespace) -> None:
     cluster = tools.cluster()
     _show_report(project, answers, tools, cluster, as_json=options.json)
     if tools.fingerprint() not in (None, fingerprint):
-        commandline.warn_of_older("python scripts/up.py --kubernetes")
+        commandline.warn_of_older(f"python scripts/up.py --kubernetes{tools.context_option}")
 
 
 def _check_subnet(answers: Answers, cluster: Cluster) -> None:
@@ -111,18 +111,27 @@ def _check_subnet(answers: Answers, cluster: Cluster) -> None:
             )
 
 
+def _leads_to(endpoint: ClusterEndpoint, answers: Answers) -> bool:
+    """Whether the host that the profiles name is where the server's Service is."""
+    if any(host.same(answers.vpn_host, other) for other in endpoint.hosts):
+        return True
+    # The ports of a cluster in a virtual machine (Docker Desktop's, Colima's) are ports of this computer, too.
+    on_this_computer = answers.vpn_protocol == "tcp" and host.is_loopback(answers.vpn_host)
+    return on_this_computer and host.answers(answers.vpn_host, answers.vpn_port)
+
+
 def _show_report(project: Path, answers: Answers, tools: ClusterTools, cluster: Cluster, as_json: bool) -> None:
     endpoint = tools.endpoint()
     if endpoint is None:
         raise UserError(
             f"there is no devkit in the namespace {NAMESPACE} of {cluster.context}: bring it up with "
-            "`python scripts/up.py --kubernetes`."
+            f"`python scripts/up.py --kubernetes{tools.context_option}`."
         )
     services = [service for service in tools.services() if service.namespace != NAMESPACE]
     pods = [pod for pod in tools.pods() if pod.namespace != NAMESPACE]
     report = make_report(
         answers, cluster, endpoint, services, pods, local_folder(project), read_generation(project),
-        any(host.same(answers.vpn_host, other) for other in endpoint.hosts), datetime.now(UTC),
+        _leads_to(endpoint, answers), datetime.now(UTC),
     )  # fmt: skip
     if as_json:
         print(json.dumps(as_document(report), indent=2))
