@@ -19,6 +19,7 @@ from tests.cluster.patches import server_side_apply
 from tests.cluster.rbac import RBAC_GROUP, Request, ServiceAccount, granted
 
 SERVICES = IPv4Network("10.96.0.0/12")
+FIRST_ADDRESS = IPv4Address("10.96.145.10")
 WATCH_SECONDS = 1800.0  # how long a watch lasts that names no time
 Change = Callable[[Document | None], Document]
 Subscriber = Callable[[str, Document], None]
@@ -71,7 +72,7 @@ class Api:
         self._applied: dict[tuple[Key, str], Document] = {}
         self._tokens: dict[str, ServiceAccount] = {}
         self._subscribers: list[Subscriber] = []
-        self._addresses = (str(SERVICES[number]) for number in count(10))
+        self._addresses = (str(FIRST_ADDRESS + number) for number in count())
         self._closing = False
         for name in ("default", "kube-system"):
             self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
