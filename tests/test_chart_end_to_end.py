@@ -30,9 +30,12 @@ def project(machines: tuple[Mac, Engine]) -> Path:
     return project
 
 
-def install(cluster: Cluster, project: Path, *settings: str) -> str:
+def install(cluster: Cluster, project: Path, *settings: str, values: str | None = None) -> str:
     """Install the chart or upgrade it; return what Helm says, the chart's notes included."""
     options = [word for setting in settings for word in ("--set", setting)]
+    if values:
+        (project / "own.yaml").write_text(values)
+        options += ["--values", "own.yaml"]
     run = cluster.run(
         "helm", "upgrade", "--install", "devkit", "./chart", "--namespace", NAMESPACE, "--create-namespace", "--values",
         "local/values.yaml", "--wait", "--timeout", "90s", *options, cwd=project,
@@ -129,7 +132,7 @@ def test_secret_of_ones_own(mac: Mac, project: Path, one: Cluster) -> None:
         create = ["create", "secret", "generic", name, "--namespace", NAMESPACE, f"--from-file={folder}"]
         run = one.run("kubectl", *create, cwd=project)
         assert run.returncode == 0, run.stderr
-    install(one, project, "existingSecret=our-own", "material=null")
+    install(one, project, values="existingSecret: our-own\nmaterial: null\n")
     secrets = {found["metadata"]["name"]: found for found in one.api.find("Secret", NAMESPACE)}
     assert "devkit" not in secrets
     # What Helm keeps of this revision has no key in it.
