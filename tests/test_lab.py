@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.lab import WEB_IMAGE, Mac, lab, processes_of
-from tests.lab.cache import CACHE
+from tests.lab.cache import CACHE, IMAGE_SUITE, bootstrap
 from tests.lab.machine import CGROUPS, PREFIX
 from tests.vpn import connected, eventually, fetch, place, up, web
 
@@ -166,3 +166,14 @@ def test_mac_has_no_way_to_the_machine_or_out(mac: Mac) -> None:
     routes = mac.run("ip", "route").stdout.splitlines()
     assert len(routes) == 2
     assert fetch(mac, "198.51.100.1", seconds=2) == "timed out"
+
+
+def test_preparation_that_is_killed_leaves_no_mount(labs: Path) -> None:
+    target = labs / "root"
+    with pytest.raises(subprocess.CalledProcessError):
+        bootstrap(
+            target, IMAGE_SUITE, "--customize-hook=findmnt --noheadings --output TARGET > $1/../mounts; kill -9 $PPID"
+        )
+    assert str(labs) in (labs / "mounts").read_text()
+    assert machine_state(labs)["mounts"] == []
+    assert not target.exists()

@@ -44,9 +44,9 @@ def prepare(fill_docker_data: Callable[[], None]) -> None:
     CACHE.mkdir(exist_ok=True)
     with _locked(CACHE / "lock"):
         if not ROOT_FILESYSTEM.exists():
-            _bootstrap(ROOT_FILESYSTEM, VM_SUITE, f"--include={VM_PACKAGES}")
+            bootstrap(ROOT_FILESYSTEM, VM_SUITE, f"--include={VM_PACKAGES}")
         if not BASE_IMAGE.exists():
-            _bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
+            bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
         if not DOCKER_DATA.exists():
             fill_docker_data()
 
@@ -56,7 +56,7 @@ def client_programs() -> Path:
     CACHE.mkdir(exist_ok=True)
     with _locked(CACHE / "lock"):
         if not CLIENT_PROGRAMS.exists():
-            _bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
+            bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
     return CLIENT_PROGRAMS
 
 
@@ -105,7 +105,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _bootstrap(target: Path, suite: str, option: str) -> None:
+def bootstrap(target: Path, suite: str, option: str) -> None:
     """Make a minimal Debian root filesystem with mmdebstrap, whole or not at all."""
     print(f"lab: making {target.name} from Debian {suite} packages (once)", flush=True)
     unfinished = target.with_name(f"unfinished-{target.name}")
@@ -113,8 +113,20 @@ def _bootstrap(target: Path, suite: str, option: str) -> None:
         shutil.rmtree(unfinished)
     unfinished.unlink(missing_ok=True)
     source = f"deb {_debian_mirror()} {suite} main"
+    # What it mounts meanwhile is in namespaces that end with it, and it ends with us.
+    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
     subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={ANY_DATE}", option, suite, unfinished, source],
+        [
+            *alone,
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--aptopt={ANY_DATE}",
+            option,
+            suite,
+            unfinished,
+            source,
+        ],
         check=True,
     )
     os.rename(unfinished, target)
