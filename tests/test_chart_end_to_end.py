@@ -11,8 +11,9 @@ from typing import Literal
 import pytest
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
-from tests.conftest import copy_project
+from tests.conftest import REPOSITORY, copy_project
 from tests.lab import Engine, Mac
+from tests.test_readme import commands
 from tests.vpn import connected, eventually, fetch, script, start_client, web
 
 
@@ -96,6 +97,13 @@ def test_helm_test_fails_where_no_server_of_this_key_answers(project: Path, one:
     assert "devkit-test failed" in run.stderr
 
 
+def wait_until_known(cluster: Cluster, client: str) -> None:
+    """Wait until the running server lets a new client in: a kubelet looks about once a minute."""
+    container = cluster.node.container("devkit-0", "openvpn")
+    known = ["docker", "exec", container, "test", "-e", f"/etc/openvpn/configs/ccd/{client}"]
+    eventually(lambda: cluster.mac.run(*known, check=False).returncode == 0)
+
+
 def test_new_client_comes_in_without_a_restart_and_a_revoked_one_is_thrown_out(
     mac: Mac, project: Path, one: Cluster
 ) -> None:
@@ -104,15 +112,7 @@ def test_new_client_comes_in_without_a_restart_and_a_revoked_one_is_thrown_out(
     script(mac, project, "client", "add", "alice")
     install(one, project)
     assert one.pod("devkit-0")["metadata"]["uid"] == running
-    in_pod = [
-        "docker",
-        "exec",
-        one.node.container("devkit-0", "openvpn"),
-        "test",
-        "-e",
-        "/etc/openvpn/configs/ccd/alice",
-    ]
-    eventually(lambda: mac.run(*in_pod, check=False).returncode == 0)  # a kubelet looks about once a minute
+    wait_until_known(one, "alice")
     with start_client(mac, project / "local/clients/alice.ovpn") as client:
         client.wait_for("Initialization Sequence Completed")
         revoked = script(mac, project, "client", "revoke", "alice")
@@ -125,14 +125,20 @@ def test_new_client_comes_in_without_a_restart_and_a_revoked_one_is_thrown_out(
         pass
 
 
+def make_secrets(cluster: Cluster, project: Path) -> None:
+    """Make the Secrets of one's own, or make them anew, as the README does."""
+    for command in commands(REPOSITORY / "README.md"):
+        if command.startswith("kubectl create secret"):
+            run = cluster.run("sh", "-c", command, cwd=project)
+            assert run.returncode == 0, run.stderr
+
+
 def test_secret_of_ones_own(mac: Mac, project: Path, one: Cluster) -> None:
     if not [found for found in one.api.find("Namespace") if found["metadata"]["name"] == NAMESPACE]:
         one.run("kubectl", "create", "namespace", NAMESPACE)
-    for name, folder in (("our-own", "local/configs"), ("our-own-clients", "local/configs/ccd")):
-        create = ["create", "secret", "generic", name, "--namespace", NAMESPACE, f"--from-file={folder}"]
-        run = one.run("kubectl", *create, cwd=project)
-        assert run.returncode == 0, run.stderr
-    install(one, project, values="existingSecret: our-own\nmaterial: null\n")
+    make_secrets(one, project)
+    values = "existingSecret: our-own\nmaterial: null\n"
+    install(one, project, values=values)
     secrets = {found["metadata"]["name"]: found for found in one.api.find("Secret", NAMESPACE)}
     assert "devkit" not in secrets
     # What Helm keeps of this revision has no key in it.
@@ -144,6 +150,17 @@ def test_secret_of_ones_own(mac: Mac, project: Path, one: Cluster) -> None:
     assert b"BEGIN PRIVATE KEY" not in record
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         assert fetch(mac, one.start_web("for-own-secret")) == "200"
+    script(mac, project, "client", "add", "carol")
+    make_secrets(one, project)
+    install(one, project, values=values)
+    wait_until_known(one, "carol")
+    with start_client(mac, project / "local/clients/carol.ovpn") as client:
+        client.wait_for("Initialization Sequence Completed", seconds=60)
+        script(mac, project, "client", "revoke", "carol")
+        make_secrets(one, project)
+        install(one, project, values=values)
+        client.wait_for("AUTH_FAILED", seconds=60)
+        client.wait_for_end()
 
 
 def test_replicas_hand_out_their_own_addresses_and_stand_in_for_each_other(
