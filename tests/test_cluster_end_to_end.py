@@ -195,6 +195,7 @@ def test_nodes_that_do_not_see_the_image(mac: Mac, one: Cluster) -> None:
 def test_image_is_loaded_as_the_cluster_takes_it() -> None:
     assert "| sudo k3s ctr images import -`, and run" in _how_to_load("gateway:1", "k3s", "default")
     assert "`kind load docker-image gateway:1 --name desktop`" in _how_to_load("gateway:1", "none", "docker-desktop")
+    assert "--name renamed`" in _how_to_load("gateway:1", "kind", "renamed")
     assert "HOST/PATH`, and run this again" in _how_to_load("gateway:1", "none", "shared")
 
 

@@ -314,7 +314,7 @@ def _how_to_load(image: str, kubernetes: Kubernetes, context: str) -> str:
     """What to do where the nodes do not see the image that is built here."""
     if kubernetes == "k3s":
         load = f", or load the image into each with `docker save {image} | sudo k3s ctr images import -`"
-    elif context == "docker-desktop" or context.startswith("kind-"):
+    elif kubernetes == "kind" or context == "docker-desktop" or context.startswith("kind-"):
         name = "desktop" if context == "docker-desktop" else context.removeprefix("kind-")
         load = f", or load the image into them with `kind load docker-image {image} --name {name}`"
     else:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The VPN server. Under Compose it listens on one address only: the engine's own on the relay's bridge.
 # usage: openvpn.sh [check]
-# environment, in a cluster: LISTEN_ADDRESS, OWN_NETWORK (yes or no); and POD_NAME, REPLICAS, VPN_SUBNET (a /24), which REPLICAS share
+# environment, in a cluster: LISTEN_ADDRESS; OWN_NETWORK, yes in an ordinary pod; POD_NAME; REPLICAS, how many share
+#   VPN_SUBNET, a /24
 set -eu
 bridge=d4m-relay
 port=11194 # not the published port: on plain Linux both are ports of one machine
