@@ -9,6 +9,7 @@ folder, as Docker Desktop shares the user's home.
 """
 
 from tests.lab.machine import (
+    BALANCER_IMAGE,
     BASE_IMAGE,
     REGISTRY_IMAGE,
     WEB_IMAGE,
@@ -22,6 +23,7 @@ from tests.lab.machine import (
 )
 
 __all__ = [
+    "BALANCER_IMAGE",
     "BASE_IMAGE",
     "REGISTRY_IMAGE",
     "WEB_IMAGE",

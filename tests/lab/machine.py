@@ -27,8 +27,10 @@ BASE_IMAGE = "debian:trixie-slim"
 # No registry is in reach, so these are built.
 WEB_IMAGE = "nginx:debian"
 REGISTRY_IMAGE = "registry:debian"
+BALANCER_IMAGE = "balancer:debian"
 
-IptablesBackend = Literal["nft", "legacy"]
+# iptables over nf_tables or on its own; or, as an engine without a packet filter of its own sees it, neither.
+IptablesBackend = Literal["nft", "legacy", "none"]
 
 
 class Mac:
@@ -68,8 +70,11 @@ class Mac:
 class Engine:
     """The virtual machine with the Docker engine: commands run inside it as root."""
 
-    def __init__(self, lab_folder: Path, docker_data: Path, backend: IptablesBackend, options: list[str]) -> None:
+    def __init__(
+        self, lab_folder: Path, docker_data: Path, store: cache.ImageStore, backend: IptablesBackend, options: list[str]
+    ) -> None:
         self._folder = lab_folder
+        self._store = store
         self._backend = backend
         self._options = options
         self._docker_data = docker_data
@@ -95,7 +100,7 @@ class Engine:
             self._options,
             ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation",
              "private", "sh", HERE / "boot-vm.sh", self._folder, cache.ROOT_FILESYSTEM, self._docker_data,
-             self._backend],
+             self._backend, self._store],
             "engine.log",
         )  # fmt: skip
         (self._folder / VM_NETWORK).unlink(missing_ok=True)
@@ -148,19 +153,23 @@ class Engine:
 
 @contextmanager
 def lab(
-    iptables: IptablesBackend = "nft", docker_data: Path = cache.DOCKER_DATA, keep: bool = False
+    iptables: IptablesBackend = "nft",
+    store: cache.ImageStore = "containerd",
+    docker_data: Path | None = None,
+    keep: bool = False,
 ) -> Iterator[tuple[Mac, Engine]]:
     """Boot a Mac and an engine; tear both down at the end, however it comes.
 
-    With `keep` a body that succeeds leaves the lab running, until `remove_lab`.
+    Docker Desktop's image store is containerd's, too. With `keep` a body that succeeds leaves the lab running, until
+    `remove_lab`.
     """
-    if docker_data == cache.DOCKER_DATA:
-        cache.prepare(_fill_docker_data)
+    if not docker_data:
+        cache.prepare(store, _fill_docker_data)
     with _folder(keep) as (folder, teardown):
-        if docker_data == cache.DOCKER_DATA:
+        if not docker_data:
             docker_data = folder / "docker"
-            cache.copy_docker_data(docker_data)
-        engine = Engine(folder, docker_data, iptables, _lifetime(keep))
+            cache.copy_docker_data(store, docker_data)
+        engine = Engine(folder, docker_data, store, iptables, _lifetime(keep))
         teardown.callback(engine.kill)
         engine.boot()
         socket = folder / "shared/docker.sock"
@@ -222,8 +231,9 @@ def _folder(keep: bool) -> Iterator[tuple[Path, ExitStack]]:
     _remove_abandoned_labs()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     with ExitStack() as teardown:
-        teardown.callback(remove_lab, folder)
+        # Owned to the end, or another lab would take it for abandoned and remove it at the same time.
         teardown.enter_context(_owned(folder))
+        teardown.callback(remove_lab, folder)
         (folder / "shared").mkdir()
         yield folder, teardown
         if keep:
@@ -248,21 +258,22 @@ def _environment(process: Path) -> list[bytes]:
     return []
 
 
-def _fill_docker_data() -> None:
+def _fill_docker_data(store: cache.ImageStore) -> None:
     """Load the base image into a new engine and build the images that every lab has."""
-    unfinished = cache.CACHE / "unfinished-docker"
+    unfinished = cache.CACHE / f"unfinished-docker-{store}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    print("lab: loading the images (once)", flush=True)
-    with lab(docker_data=unfinished) as (mac, engine):
+    print(f"lab: loading the images into {store} (once)", flush=True)
+    with lab(store=store, docker_data=unfinished) as (mac, engine):
         path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
         mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
         mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
+        mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
         mac.run("docker", "build", "--tag", "gateway", cache.REPOSITORY / "template/gateway")
         mac.run("docker", "image", "rm", "gateway")  # the build cache stays
         engine.shut_down()
-    os.rename(unfinished, cache.DOCKER_DATA)
+    os.rename(unfinished, cache.docker_data(store))
 
 
 @contextmanager
@@ -290,8 +301,18 @@ def remove_lab(folder: Path) -> None:
         time.sleep(0.05)
     for groups in CGROUPS.glob(f"**/{folder.name}"):
         for group, _, _ in os.walk(groups, topdown=False):
-            os.rmdir(group)
+            _remove_when_empty(Path(group))
     shutil.rmtree(folder)
+
+
+def _remove_when_empty(group: Path) -> None:
+    """Remove a control group, whose last processes may still be ending."""
+    for _ in range(100):
+        with suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.05)
+    group.rmdir()
 
 
 def _spawn(
