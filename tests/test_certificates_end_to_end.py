@@ -85,7 +85,7 @@ def test_old_and_new_profile_connect_while_a_new_authority_takes_over(mac: Mac, 
 
 def test_up_restarts_the_server_only_for_new_material(mac: Mac, project: Path) -> None:
     def started() -> str:
-        return mac.run("docker", "inspect", "--format", "{{.State.StartedAt}}", "d4m-devkit-openvpn-1").stdout
+        return mac.run("docker", "inspect", "--format", "{{.State.StartedAt}}", "d4m-devkit-vpn-1").stdout
 
     first = started()
     up(mac, project)

@@ -25,7 +25,7 @@ MATERIAL = {
 }
 MATRIX = list(itertools.product(
     MATERIAL.values(),
-    (["hostNetwork=true"], ["hostNetwork=false"]),
+    (["dockerNetworks=true"], ["dockerNetworks=false"]),
     (["service.type=LoadBalancer", "service.loadBalancerSourceRanges={192.0.2.0/24}"],
      ["service.type=NodePort", "vpn.port=30094"], ["service.type=ClusterIP"]),
     (["replicas=1"], ["replicas=3", "image.digest=sha256:" + "0" * 64]),
@@ -83,7 +83,7 @@ def test_every_manifest_of_the_matrix_is_valid_kubernetes(helm: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("kubernetes", "host_network", "service"),
+    ("kubernetes", "docker_networks", "service"),
     [
         ("none", False, "LoadBalancer"),
         ("docker-desktop", True, "LoadBalancer"),
@@ -91,15 +91,16 @@ def test_every_manifest_of_the_matrix_is_valid_kubernetes(helm: Path, tmp_path: 
         ("k3s", False, "LoadBalancer"),
     ],
 )
-def test_cluster_sets_the_values(tmp_path: Path, kubernetes: str, host_network: bool, service: str) -> None:
+def test_cluster_sets_the_values(tmp_path: Path, kubernetes: str, docker_networks: bool, service: str) -> None:
     project = copy_project(tmp_path / "devkit", kubernetes=kubernetes, image_registry="registry.example.org:5000/team")
     documents = rendered(newest_helm(), project)
     pod = the("StatefulSet", documents)["spec"]["template"]["spec"]
-    assert pod["hostNetwork"] is host_network
+    assert "hostNetwork" not in pod
+    assert any(document["kind"] == "DaemonSet" for document in documents) is docker_networks
     assert the("Service", documents)["spec"]["type"] == service
     assert {one["image"] for one in pod["containers"]} == {"registry.example.org:5000/team/d4m-devkit-gateway:latest"}
     compose = yaml.safe_load((project / "compose.yaml").read_text())
-    assert compose["services"]["openvpn"]["image"] == "registry.example.org:5000/team/d4m-devkit-gateway"
+    assert compose["services"]["vpn"]["image"] == "registry.example.org:5000/team/d4m-devkit-gateway"
 
 
 def mounted(documents: list[dict[str, Any]], volume_name: str) -> dict[str, tuple[bytes, int]]:
@@ -192,7 +193,7 @@ def test_pods_roll_for_a_new_certificate_and_a_revocation_but_not_for_a_new_clie
         (["vpn.protocol=sctp"], "vpn.protocol", "tcp"),
         (["vpn.port=70000"], "vpn.port", "65"),
         (["image.digest=latest"], "image.digest", "sha256"),
-        (["hostNetwork=maybe"], "hostNetwork", "boolean"),
+        (["dockerNetworks=maybe"], "dockerNetworks", "boolean"),
         (["hostnetwork=true"], "hostnetwork", "not allowed"),
     ],
 )  # fmt: skip
@@ -228,7 +229,7 @@ def test_security_scan_finds_nothing_in_the_image(project: Path) -> None:
     assert "Detected config files" in run.stderr
 
 
-@pytest.mark.parametrize("settings", [[], ["hostNetwork=true"], MATERIAL["folders"]], ids=str)
+@pytest.mark.parametrize("settings", [[], ["dockerNetworks=true"], MATERIAL["folders"]], ids=str)
 def test_security_scan_finds_nothing_that_is_not_explained(project: Path, settings: list[str]) -> None:
     options = [word for setting in settings for word in ("--helm-set", setting)]
     run = scan(
@@ -247,29 +248,28 @@ def test_ordinary_pod_holds_nothing_of_the_node_but_the_tunnel_device(project: P
     ]
     assert not pod["automountServiceAccountToken"]
     granted = {}
-    for container in pod["containers"]:
+    for container in (*pod["initContainers"], *pod["containers"]):
         security = container["securityContext"]
         assert not security["allowPrivilegeEscalation"]
         assert security["readOnlyRootFilesystem"]
         assert security["capabilities"]["drop"] == ["ALL"]
         granted[container["name"]] = set(security["capabilities"]["add"])
-    assert granted == {"openvpn": {"NET_ADMIN", "SETUID", "SETGID"}, "firewall": {"NET_ADMIN"}}
+    assert granted == {"network": {"NET_ADMIN"}, "vpn": {"SETUID", "SETGID"}}
     (rule,) = the("NetworkPolicy", documents)["spec"]["ingress"]
-    assert rule == {"ports": [{"protocol": "TCP", "port": "openvpn"}]}
+    assert rule == {"ports": [{"protocol": "TCP", "port": "vpn"}]}
 
 
-def test_host_network_adds_only_what_it_needs(project: Path) -> None:
-    documents = rendered(newest_helm(), project, "hostNetwork=true", "service.type=ClusterIP", *MATERIAL["folders"])
-    containers = the("StatefulSet", documents)["spec"]["template"]["spec"]["containers"]
-    security = {container["name"]: container["securityContext"] for container in containers}
-    added = {name: set(context["capabilities"].get("add", [])) for name, context in security.items()}
-    assert added == {
-        "openvpn": {"NET_ADMIN", "SETUID", "SETGID", "DAC_OVERRIDE"},
-        "firewall": {"NET_ADMIN", "NET_RAW"},
-        "relay": set(),
-    }
-    assert security["relay"]["runAsNonRoot"]
-    assert {context["seccompProfile"]["type"] for context in security.values()} == {"RuntimeDefault"}
+def test_docker_networks_add_a_firewall_and_change_nothing_of_the_server(project: Path) -> None:
+    without, documents = (rendered(newest_helm(), project, f"dockerNetworks={asked}") for asked in ("false", "true"))
+    assert the("StatefulSet", documents) == the("StatefulSet", without)
+    assert the("Service", documents) == the("Service", without)
+    pod = the("DaemonSet", documents, "devkit-firewall")["spec"]["template"]["spec"]
+    assert pod["hostNetwork"]
+    assert not [volume for volume in pod["volumes"] if "hostPath" in volume]
+    (firewall,) = pod["containers"]
+    assert "ports" not in firewall
+    assert firewall["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}
+    assert the("Service", documents, "devkit-pods")["spec"]["clusterIP"] == "None"
 
 
 def test_sessions_are_pinned_where_there_is_a_choice(project: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import REPOSITORY, copy_project
-from tests.lab import Engine, Mac
+from tests.lab import BASE_IMAGE, Engine, Mac
 from tests.test_readme import commands
 from tests.vpn import connected, eventually, fetch, script, start_client, web
 
@@ -99,7 +99,7 @@ def test_helm_test_fails_where_no_server_of_this_key_answers(project: Path, one:
 
 def wait_until_known(cluster: Cluster, client: str) -> None:
     """Wait until the running server lets a new client in: a kubelet looks about once a minute."""
-    container = cluster.node.container("devkit-0", "openvpn")
+    container = cluster.node.container("devkit-0", "vpn")
     known = ["docker", "exec", container, "test", "-e", f"/etc/openvpn/configs/ccd/{client}"]
     eventually(lambda: cluster.mac.run(*known, check=False).returncode == 0)
 
@@ -168,7 +168,7 @@ def test_replicas_hand_out_their_own_addresses_and_stand_in_for_each_other(
 ) -> None:
     install(one, project, "replicas=3")
     subnets = [
-        mac.run("docker", "exec", one.node.container(f"devkit-{number}", "openvpn"), "ip", "-4", "-brief", "address",
+        mac.run("docker", "exec", one.node.container(f"devkit-{number}", "vpn"), "ip", "-4", "-brief", "address",
                 "show", "d4m0").stdout.split()[2]
         for number in range(3)
     ]  # fmt: skip
@@ -177,31 +177,42 @@ def test_replicas_hand_out_their_own_addresses_and_stand_in_for_each_other(
     with connected(mac, project / "local/docker-for-mac.ovpn") as client:
         assert fetch(mac, web) == "200"
         assert "10.213.94.2" in mac.run("ip", "-4", "-brief", "address", "show", "type", "tun").stdout
-        # The first replica is gone for good: the Service sends the client to the next.
-        mac.run("docker", "stop", one.node.container("devkit-0", "openvpn"))
+        # The first replica is gone for good: the Service sends the client to another.
+        mac.run("docker", "stop", one.node.container("devkit-0", "vpn"))
         client.wait_for("Initialization Sequence Completed", times=2, seconds=90)
-        assert "10.213.94.66" in mac.run("ip", "-4", "-brief", "address", "show", "type", "tun").stdout
+        address = mac.run("ip", "-4", "-brief", "address", "show", "type", "tun").stdout.split()[2]
+        assert address in ("10.213.94.66/26", "10.213.94.130/26")
         assert fetch(mac, web) == "200"
 
 
-def test_host_network_reaches_docker_networks_too_and_leaves_nothing_behind(
+def test_docker_networks_are_reached_too_and_nothing_is_left_behind(
     mac: Mac, engine: Engine, project: Path, one: Cluster
 ) -> None:
     folders = [f"dirPaths.local={project}/local", f"dirPaths.data={project}/server"]
-    install(one, project, "hostNetwork=true", *folders)
-    assert not one.api.find("NetworkPolicy")
+    install(one, project, "dockerNetworks=true", *folders)
+    mac.run("docker", "network", "create", "--internal", "walled-in")
     # A Service counts by the address that was asked for, wherever its endpoints are.
     mac.run("docker", "network", "create", "--subnet", "192.168.78.0/24", "outside-the-routes")
     outside = web(mac, "--network", "outside-the-routes")
     engine.run("iptables", "-t", "nat", "-A", "PREROUTING", "-d", "10.96.77.77", "-j", "DNAT", "--to", outside)
-    reached = [web(mac), one.start_web("for-host-network"), "10.96.77.77"]
-    with connected(mac, project / "local/docker-for-mac.ovpn"):
-        assert [fetch(mac, address) for address in reached] == ["200", "200", "200"]
+    reached = [web(mac), web(mac, "--network", "walled-in"), one.start_web("for-docker-networks"), "10.96.77.77"]
+    with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+        for address in reached:
+            eventually(lambda address=address: fetch(mac, address, seconds=2) == "200")  # type: ignore[misc]
         mac.run("ip", "route", "add", f"{outside}/32", "via", "10.213.94.1")
         assert fetch(mac, outside, seconds=3) == "timed out"
-        mac.run("ip", "route", "del", f"{outside}/32", "via", "10.213.94.1")
-    listening = [line.split()[3] for line in engine.run("ss", "-Htln").stdout.splitlines()]
-    assert [socket for socket in listening if socket.endswith(":11194")] == [f"{one.node.address}:11194"]
+        # Another pod gains nothing by what is open for the server's.
+        other = ["docker", "exec", one.node.container("for-docker-networks", "nginx"), "timeout", "2", "bash", "-c"]
+        assert mac.run(*other, f"echo > /dev/tcp/{reached[0]}/80", check=False).returncode == 124
+        # The server's pod is replaced, and with it its address.
+        mac.run("docker", "run", "--detach", "--network", "pods", BASE_IMAGE, "sleep", "infinity")
+        before = one.pod("devkit-0")["metadata"]["uid"]
+        one.run("kubectl", "delete", "pod", "devkit-0", "--namespace", NAMESPACE)
+        eventually(lambda: pod_exists(one, "devkit-0") and one.pod("devkit-0")["metadata"]["uid"] != before)
+        client.wait_for("Initialization Sequence Completed", times=2, seconds=90)
+        eventually(lambda: fetch(mac, reached[0], seconds=2) == "200")
+    # Nothing of the server listens on the node.
+    assert engine.run("ss", "-Htln", "sport = :1194").stdout.split()[3:4] == ["127.0.0.1:1194"]
     run = helm_test(one)
     assert run.returncode == 0, run.stdout + run.stderr
     assert our_rules(engine) != []
@@ -210,16 +221,17 @@ def test_host_network_reaches_docker_networks_too_and_leaves_nothing_behind(
     assert "d4m0" not in engine.run("ip", "-brief", "link").stdout
 
 
-@pytest.mark.parametrize("host_network", ["true", "false"])
-def test_port_forward_finds_the_server_on_the_pods_loopback(
-    mac: Mac, project: Path, one: Cluster, host_network: str
-) -> None:
-    notes = install(one, project, "service.type=ClusterIP", f"hostNetwork={host_network}")
+def pod_exists(cluster: Cluster, name: str) -> bool:
+    return any(pod["metadata"]["name"] == name for pod in cluster.api.find("Pod", NAMESPACE))
+
+
+def test_port_forward_finds_the_server_on_the_pods_loopback(mac: Mac, project: Path, one: Cluster) -> None:
+    notes = install(one, project, "service.type=ClusterIP")
     assert "kubectl port-forward service/devkit --namespace docker-for-mac 1194" in notes
-    network = "host" if host_network == "true" else f"container:{one.node.container('devkit-0', 'network')}"
+    network = f"container:{one.node.container('devkit-0', 'pause')}"
     configs = f"{project}/local/configs:/etc/openvpn/configs:ro"
     mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "--user", "root", "d4m-devkit-gateway",
-            "answers.sh", "tcp", "127.0.0.1", "11194")  # fmt: skip
+            "answers.sh", "tcp", "127.0.0.1", "1194")  # fmt: skip
 
 
 def test_udp(mac: Mac, project: Path, one: Cluster) -> None:
@@ -233,15 +245,18 @@ def test_udp(mac: Mac, project: Path, one: Cluster) -> None:
 
 
 def test_node_that_does_not_forward_is_named(mac: Mac, project: Path) -> None:
-    run = mac.run("docker", "run", "--rm", "--sysctl", "net.ipv4.ip_forward=0", "--env", "LISTEN_ADDRESS=0.0.0.0",
-                  "d4m-devkit-gateway", "openvpn.sh", check=False)  # fmt: skip
+    run = mac.run("docker", "run", "--rm", "--sysctl", "net.ipv4.ip_forward=0", "d4m-devkit-gateway", "firewall.sh",
+                  check=False)  # fmt: skip
     assert run.returncode == 1
     assert "net.ipv4.ip_forward is 0" in run.stderr
 
 
-def test_node_that_gives_no_packet_filter_is_named(mac: Mac, project: Path) -> None:
+@pytest.mark.parametrize("script", ["firewall.sh", "network.sh"])
+def test_node_that_gives_no_packet_filter_is_named(mac: Mac, project: Path, script: str) -> None:
     """As a kernel without nf_tables does, because a pod may not speak to the older iptables."""
-    run = mac.run("docker", "run", "--rm", "--user", "root", "--cap-drop", "ALL", "d4m-devkit-gateway", "firewall.sh",
+    given = ["--env", "VPN_SUBNET=10.213.94.0/24", "--env", "ROUTES=172.16.0.0/12", "--env", "VPN_PROTOCOL=tcp",
+             "--sysctl", "net.ipv4.ip_forward=1"]  # fmt: skip
+    run = mac.run("docker", "run", "--rm", "--user", "root", "--cap-drop", "ALL", *given, "d4m-devkit-gateway", script,
                   check=False)  # fmt: skip
     assert run.returncode == 1
     assert "its kernel has no nf_tables" in run.stderr

@@ -143,7 +143,7 @@ def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster
     conf = (project / "server/server.conf").read_text() + "no-such-option\n"
     (project / "broken.yaml").write_text(json.dumps({"serverConf": conf}))
     said = sentence(run_script(one, project, "up", "--values", "broken.yaml"))
-    assert "devkit-0: openvpn ended with: " in said
+    assert "devkit-0: vpn ended with: " in said
     assert "no-such-option" in said
     assert run_script(one, project, "up").returncode == 0  # mended, it goes on
     run_script(one, project, "down")

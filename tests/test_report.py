@@ -27,10 +27,16 @@ def container(driver: str, address: str, *ports: str) -> Container:
     return Container("one", "image", None, None, (Attachment("net", driver, network, IPv4Address(address)),), ports)
 
 
-def test_nftables_firewall_is_named_with_its_remedies(project: Path) -> None:
-    (warning,) = report(project, engine("nftables")).warnings
-    assert "gateway_mode_ipv4=nat-unprotected" in warning
-    assert report(project, engine()).warnings == ()
+@pytest.mark.parametrize("known", ["", "iptables", "iptables+firewalld", "nftables", "nftables+firewalld"])
+def test_nothing_is_claimed_to_be_reached_through_a_packet_filter_that_is_not_known(project: Path, known: str) -> None:
+    there = container("bridge", "172.30.0.5", "80/tcp")
+    made = report(project, engine("ebpf"), there)
+    assert [place.fault for place in made.containers[0].places] == ["the engine's packet filter is not known"]
+    assert made.containers[0].urls == ()
+    assert "'ebpf', is none that the firewall knows" in made.warnings[0]
+    made = report(project, engine(known), there)
+    assert made.warnings == ()
+    assert made.containers[0].places[0].fault is None
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan", "overlay"])

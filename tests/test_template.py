@@ -128,7 +128,7 @@ def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen
     project = copy_project(tmp_path / "devkit", vpn_host=host)
     compose = yaml.safe_load((project / "compose.yaml").read_text())
     published = {name: service.get("ports") for name, service in compose["services"].items()}
-    assert published == {"relay": [f"{listen}:1194:1194/tcp"], "openvpn": None, "firewall": None}
+    assert published == {"vpn": [f"{listen}:1194:1194/tcp"], "firewall": None}
 
 
 def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) -> None:

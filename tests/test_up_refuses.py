@@ -129,7 +129,7 @@ def test_another_devkit_on_the_same_engine(placed: Path, mac: Mac) -> None:
     other = copy_project(mac.home / "other", project_name="other", vpn_port=1195)
     up(mac, other)
     with refused(mac, placed):
-        assert "another devkit, other, is up on this engine" in sentence(script(mac, placed, "up"))
+        assert f"another devkit, other in {other}, is on this engine" in sentence(script(mac, placed, "up"))
     assert script(mac, other, "down").returncode == 0
 
 
@@ -137,7 +137,7 @@ def test_server_that_does_not_start_is_quoted(placed: Path, mac: Mac) -> None:
     with (placed / "server/server.conf").open("a") as configuration:
         configuration.write("no-such-option\n")
     said = sentence_after_progress(script(mac, placed, "up"))
-    assert "the service openvpn did not become healthy" in said
+    assert "the service vpn did not become healthy" in said
     assert "no-such-option" in said
     assert script(mac, placed, "down").returncode == 0
 

@@ -291,7 +291,7 @@ def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
     Nothing where the cluster has not said it yet: a container that is being created is no reason.
     """
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    for container in status.get("containerStatuses", []):
+    for container in _statuses(pod):
         ended = container.get("lastState", {}).get("terminated", {}).get("message", "")
         waiting = container.get("state", {}).get("waiting", {})
         if container.get("ready"):
@@ -306,8 +306,13 @@ def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _has_no_image(pod: Mapping[str, Any]) -> bool:
-    containers = pod.get("status", {}).get("containerStatuses", [])
-    return any(one.get("state", {}).get("waiting", {}).get("reason") == "ImagePullBackOff" for one in containers)
+    return any(one.get("state", {}).get("waiting", {}).get("reason") == "ImagePullBackOff" for one in _statuses(pod))
+
+
+def _statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How a pod's containers are, those that must end before the others start among them."""
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def _how_to_load(image: str, kubernetes: Kubernetes, context: str) -> str:
@@ -332,7 +337,7 @@ def _restarts(pods: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
             (pod["metadata"]["uid"], container["name"]): container.get("restartCount", 0)
             for pod in pods
             if not pod["metadata"].get("deletionTimestamp")
-            for container in pod.get("status", {}).get("containerStatuses", [])
+            for container in _statuses(pod)
         }
     )
 

@@ -29,7 +29,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Session:
-    """A connected client, as the server sees it: behind the relay, its real address is the relay's."""
+    """A connected client, as the server sees it: its real address may be that of what publishes the port."""
 
     client: str
     real_address: str
@@ -50,7 +50,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Container:
-    """A running container; ports as Docker writes them, such as 80/tcp."""
+    """A container; ports as Docker writes them, such as 80/tcp; its folder is the one that Compose started it from."""
 
     name: str
     image: str
@@ -58,6 +58,7 @@ class Container:
     service: str | None
     attachments: tuple[Attachment, ...]
     ports: tuple[str, ...]
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

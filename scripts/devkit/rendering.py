@@ -49,8 +49,8 @@ def helm_values(
     """
     values = {
         "image": {"repository": answers.image},
-        # Docker Desktop's one node is the engine's machine; there the Docker networks are reached, too.
-        "hostNetwork": answers.kubernetes == "docker-desktop",
+        # Docker Desktop's one node is the engine's machine.
+        "dockerNetworks": answers.kubernetes == "docker-desktop",
         "vpn": {
             "protocol": answers.vpn_protocol,
             "port": answers.vpn_port,

@@ -4,7 +4,7 @@ Pure functions from facts to a document (for programs) and to rich's renderables
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path, PurePath
@@ -24,6 +24,7 @@ from devkit.pki import Credential
 WARN_BEFORE_END = timedelta(days=30)
 MOST_ROWS = 20
 OUTSIDE = "outside the routes"
+UNKNOWN_FILTER = "the engine's packet filter is not known"
 HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
               "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
 
@@ -93,7 +94,7 @@ def make_report(
     return Report(
         access=access,
         engine=engine,
-        containers=tuple(_reached(container, answers.routes) for container in containers),
+        containers=tuple(_reached(container, answers.routes, engine) for container in containers),
         missed=_missed(containers, answers.routes),
         warnings=(*end_warnings(access.ends, now), *_engine_warnings(engine)),
     )
@@ -275,8 +276,10 @@ def _container_table(containers: Sequence[Reached]) -> RenderableType:
     return table
 
 
-def _reached(container: Container, routes: Sequence[IPv4Network]) -> Reached:
+def _reached(container: Container, routes: Sequence[IPv4Network], engine: Engine) -> Reached:
     places = tuple(_place(attachment, routes) for attachment in container.attachments)
+    if not _can_be_opened(engine):
+        places = tuple(replace(place, fault=place.fault or UNKNOWN_FILTER) for place in places)
     addresses = [place.address for place in places if place.address and place.fault is None]
     shown = urls(addresses[0], container.ports) if addresses else ()
     return Reached(container.name, container.image, places, container.ports, shown)
@@ -315,12 +318,16 @@ def end_warnings(ends: Iterable[End], now: datetime) -> Iterable[str]:
             yield f"the certificate of {end.name} ends on {end.at:%Y-%m-%d}: renew it with `{end.renewal}`."
 
 
+def _can_be_opened(engine: Engine) -> bool:
+    """Whether gateway/firewall.sh knows the engine's packet filter; engines before 28 do not name theirs."""
+    return engine.firewall_backend.split("+")[0] in ("", "iptables", "nftables")
+
+
 def _engine_warnings(engine: Engine) -> Iterable[str]:
-    if engine.firewall_backend.startswith("nftables"):
+    if not _can_be_opened(engine):
         yield (
-            "this engine uses its nftables firewall, whose drops no rule of ours can override: create the networks "
-            "that you want to reach with --opt com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected, or start "
-            "the engine with --firewall-backend=iptables."
+            f"this engine's packet filter, {engine.firewall_backend!r}, is none that the firewall knows, so it may let "
+            "nothing through: start the engine with --firewall-backend=iptables or nftables."
         )
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,14 +26,23 @@ from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
 
-SERVICES = ("openvpn", "firewall", "relay")
-RELAY_BRIDGE = "d4m-relay"
+SERVER, FIREWALL = "vpn", "firewall"
+SERVICES = (FIREWALL, SERVER)
+CHECKS = {SERVER: ["vpn.sh", "check"], FIREWALL: ["firewall.sh", "check"]}
+BRIDGE = "d4m"
+# What projects of before had, the server first: it must be gone before the firewall takes its rules away.
+FORMER_SERVICES = ("openvpn", "relay")
+FORMER_BRIDGE = "d4m-relay"
+FORMER_NETWORK = "relay"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+NETWORK_LABEL = "com.docker.compose.network"
 MATERIAL_LABEL = "d4m-devkit.material"
 MATERIAL_VARIABLE = "D4M_MATERIAL"
 HEALTHY_SECONDS = 120
+MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
 
 
 @contextmanager
@@ -101,11 +111,32 @@ class Stack:
         return tuple(sorted(containers, key=lambda container: container.name))
 
     def is_ours(self, container: Container) -> bool:
-        """Whether a container is one of this project's own services."""
-        return container.project == self.project_name and container.service in SERVICES
+        """Whether a container is one of this project's own services, under whatever name and of whatever version.
+
+        It is known by its folder, which outlives every change of answers.
+        """
+        in_our_folder = container.folder is not None and Path(container.folder).resolve() == self._project.resolve()
+        return in_our_folder and container.service in (*SERVICES, *FORMER_SERVICES)
+
+    @_explained()
+    def own(self) -> tuple[Container, ...]:
+        """Find this project's own services, running or not. Raises UserError."""
+        return tuple(container for container in self._labelled(FOLDER_LABEL) if self.is_ours(container))
+
+    @_explained()
+    def others(self) -> tuple[Container, ...]:
+        """What of other folders is in the way, running or not: another devkit's server, a project of our name.
+
+        Raises UserError.
+        """
+        found = [*self._labelled(MATERIAL_LABEL), *self._labelled(f"{PROJECT_LABEL}={self.project_name}")]
+        return tuple(container for container in found if not self.is_ours(container))
 
     def build(self) -> Iterator[str]:
         """Build the image, and give what the build prints line by line. Raises UserError."""
+        # An attestation holds the time, and with it what is the same would be another image: it would replace the
+        # services and drop every session.
+        os.environ["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
         return _lines(self._docker.compose.build(stream_logs=True, progress="plain"))
 
     @_explained()
@@ -145,27 +176,42 @@ class Stack:
         return found[1]
 
     def start(self, material: str) -> Iterator[str]:
-        """Start the services in order and wait until all are healthy; give what Compose prints.
+        """Start the services and wait until all are healthy; give what happens meanwhile.
 
-        `material` is the fingerprint of what the server must have read; a server that read something else is replaced.
+        `material` is the fingerprint of what the server must have read; a server that read something else is replaced,
+        and so is what this folder had started under another name or in another layout.
         Raises UserError that quotes the service which does not become healthy.
         """
         os.environ[MATERIAL_VARIABLE] = material
+        yield from self._remove_former()
+        yield from _lines(self._docker.compose.up(detach=True, remove_orphans=True, stream_logs=True))
+        for service in SERVICES:
+            yield f"waiting for {service}"
+            self._wait_for(service)
+
+    @_explained()
+    def _wait_for(self, service: str) -> None:
+        """Wait until a service passes its own check: sooner than the engine, which looks every 10 seconds."""
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while time.monotonic() < deadline:
+            for container in self._docker.compose.ps([service]):
+                if self._passes(container, CHECKS[service]):
+                    return
+                if container.restart_count >= MOST_RESTARTS:
+                    deadline = 0
+            time.sleep(0.2)
+        words = self._docker.compose.logs(service, tail="20", no_log_prefix=True)
+        raise UserError(
+            f"the service {service} did not become healthy ({most_telling(words)}): see "
+            f"`docker compose logs {service}`."
+        )
+
+    def _passes(self, container: WhaleContainer, check: Sequence[str]) -> bool:
         try:
-            yield from _lines(
-                self._docker.compose.up(
-                    detach=True, wait=True, wait_timeout=HEALTHY_SECONDS, remove_orphans=True, stream_logs=True
-                )
-            )
-        except UserError as error:
-            sick = [service for service in SERVICES if not self._is_healthy(service)]
-            if not sick:
-                raise
-            words = self._docker.compose.logs(sick[0], tail="20", no_log_prefix=True) or str(error)
-            raise UserError(
-                f"the service {sick[0]} did not become healthy ({most_telling(words)}): see "
-                f"`docker compose logs {sick[0]}`."
-            ) from error
+            self._docker.container.execute(container, check)
+        except DockerException:  # not yet, or it is starting again just now
+            return False
+        return True
 
     @_explained()
     def running_material(self) -> str | None:
@@ -174,14 +220,16 @@ class Stack:
         Raises UserError when the engine does not answer.
         """
         self.engine()
-        for container in self._docker.compose.ps(["openvpn"]):
-            return (container.config.labels or {}).get(MATERIAL_LABEL, "")
+        for container in self._labelled(MATERIAL_LABEL, running=True):
+            if self.is_ours(container):
+                labels = self._docker.container.inspect(container.name).config.labels or {}
+                return labels[MATERIAL_LABEL] if container.service == SERVER else ""
         return None
 
     @_explained()
     def sessions(self) -> tuple[Session, ...]:
         """The connected clients, none when the server is not running. Raises UserError as `running_material`."""
-        if self.running_material() is None:
+        if not self.running_material():
             return ()
         rows = [line.split("\t") for line in self._manage("status 3") if line.startswith("CLIENT_LIST\t")]
         return tuple(
@@ -205,9 +253,9 @@ class Stack:
 
     def _manage(self, command: str) -> list[str]:
         """Give the server's management interface a command and return its answer (OpenVPN management-notes.txt)."""
-        (container,) = self._docker.compose.ps(["openvpn"])
-        words = [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id, "socat", "-",
-                 "UNIX-CONNECT:/run/management"]  # fmt: skip
+        (container,) = self._docker.compose.ps([SERVER])
+        words = [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id, "nc", "-N",
+                 "-U", "/run/management"]  # fmt: skip
         answer = []
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as conversation:
             ask, listen = cast("IO[str]", conversation.stdin), cast("IO[str]", conversation.stdout)
@@ -223,19 +271,44 @@ class Stack:
     def stop(self, images: bool) -> None:
         """Remove the services, their network, the firewall's rules and, if asked, the image.
 
-        Raises UserError.
+        Raises UserError, also when rules are left.
         """
+        for _ in self._remove_former(images):
+            pass
         self._docker.compose.stop(stream_logs=False)
-        if self._docker.image.exists(self._image):
-            # A firewall that was killed could not take its rules away.
-            # Detached, or it would read what is meant for the user's shell.
-            removal = self._docker.compose.run(
-                "firewall", ["firewall.sh", "remove"], detach=True, tty=False, dependencies=False
-            )
-            self._docker.wait(cast("WhaleContainer", removal))
+        left = self._remove_rules() if self._docker.image.exists(self._image) else None
         self._docker.compose.down(remove_orphans=True, quiet=True)
         if images:
             self.remove_images()
+        if left:
+            raise UserError(f"all is down, but these rules could not be taken from the engine's machine: {left}")
+
+    def _remove_rules(self) -> str | None:
+        """Take the rules away that a firewall left which was killed; what could not be removed, or None."""
+        # Detached, or it would read what is meant for the user's shell.
+        removal = cast(
+            "WhaleContainer",
+            self._docker.compose.run(FIREWALL, ["firewall.sh", "remove"], detach=True, tty=False, dependencies=False),
+        )
+        failed = self._docker.container.wait(removal) != 0
+        return str(self._docker.container.logs(removal)).strip() if failed else None
+
+    def _remove_former(self, images: bool = True) -> Iterator[str]:
+        """Remove what this folder had started under another project name or in another layout, and its network."""
+        former = [one for one in self.own() if one.project != self.project_name or one.service in FORMER_SERVICES]
+        # First the servers: a firewall keeps its rules as long as one is there.
+        for container in sorted(former, key=lambda container: container.service == FIREWALL):
+            yield f"removing {container.name}"
+            self._docker.container.stop(container.name)
+            self._docker.container.remove(container.name)
+        for project in {str(container.project) for container in former}:
+            for network in self._docker.network.list(filters=[("label", f"{PROJECT_LABEL}={project}")]):
+                name = (network.labels or {}).get(NETWORK_LABEL)
+                if project != self.project_name or name == FORMER_NETWORK:
+                    self._docker.network.remove(network)
+        for image in {container.image for container in former} - {self._image}:
+            if images and self._docker.image.exists(image):
+                self._docker.image.remove(image)
 
     @_explained()
     def remove_images(self) -> None:
@@ -245,9 +318,10 @@ class Stack:
                 if name.startswith(f"{self._image}:"):  # the user may have given it other names
                     self._docker.image.remove(name)
 
-    def _is_healthy(self, service: str) -> bool:
-        containers = self._docker.compose.ps([service])
-        return any(container.state.health and container.state.health.status == "healthy" for container in containers)
+    def _labelled(self, label: str, running: bool = False) -> list[Container]:
+        """The containers with a label, or with a label of a value (NAME=VALUE)."""
+        found = self._docker.container.list(all=not running, filters=[("label", label)])
+        return [_container(container, {}) for container in found]
 
     def _host(self) -> str:
         endpoints = self._docker.context.inspect(None).endpoints or {}
@@ -279,6 +353,7 @@ def _container(container: WhaleContainer, networks: Mapping[str, Network]) -> Co
             for name, place in sorted(places.items())
         ),
         ports=tuple(sorted(container.config.exposed_ports or {}, key=lambda port: (len(port), port))),
+        folder=labels.get(FOLDER_LABEL),
     )
 
 

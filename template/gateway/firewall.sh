@@ -1,35 +1,39 @@
 #!/bin/sh
-# Keeps the engine's packet filter open for the VPN's device, and only for it.
+# Keeps the engine's packet filter open for the VPN server, and only for it. Runs in the engine's host network.
 #
-# Since Docker Engine 28.2 what enters by a foreign device is dropped twice: for each container in raw PREROUTING,
-# for each network in filter FORWARD. And an internal network has no route back to the VPN's clients. So:
-#   raw PREROUTING     d4m0 is no foreign device
-#   filter DOCKER-USER what d4m0 sends goes through the chain D4M: the chosen routes pass, and answers to them. What
-#                      counts is the address that was asked for, not the one that kube-proxy has put in its place
-#   filter INPUT       of the machine's own addresses, too, only those inside the routes and the VPN's own get through
-#   nat POSTROUTING    containers see the clients as their own gateway
+# An engine drops what comes from another bridge: for each container before routing, and for each network. So:
+#   what the server sends    passes both where it goes to the chosen routes. What counts is the address that was asked
+#                            for, not the one that kube-proxy has put in its place
+#   what is sent to it       is an answer, or comes in at its port
+#   all else                 is dropped, whoever may have been attached to its bridge, on the machine and behind it
 #
-# usage: firewall.sh          keep the rules; take them away when stopped
-#        firewall.sh check    succeed if they are all there
-#        firewall.sh remove   take them away
-# environment: VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; OWN_NETWORK, yes in an ordinary pod
+# usage: firewall.sh          keep the rules; when stopped, take them away, unless the server is still there
+#        firewall.sh check    succeed if they were all there a moment ago
+#        firewall.sh remove   take them away; fail if that fails
+# environment: VPN_PROTOCOL, tcp or udp; ROUTES, CIDRs with spaces between them; and which server it is:
+#   SERVER_HARDWARE_ADDRESS   under Compose, the one on the bridge d4m
+#   SERVER_NAME               in a cluster, where a name server knows the addresses of its pods
 set -eu
-device=d4m0
-chain=D4M
+bridge=d4m
+port=1194
 seconds=5
+intact=/run/intact # its time is when the rules were last seen to be all there
 
-iptables() { "iptables-$backend" --wait "$@"; }
-restore() { "iptables-$backend-restore" --wait --noflush; }
+# ------------------------------------------------------------------------------------------- which packet filter
 
-# Rules placed through the other backend have no effect: take the one that the engine's own rules are in.
+# Rules placed through another than the one that the engine's own are in have no effect.
 choose_backend() {
+    if nft list chain ip docker-bridges filter-FORWARD > /dev/null 2>&1; then
+        backend=nftables forward="" # Engine 29, where it is told to
+        return
+    fi
     for backend in nft legacy; do
-        if iptables -S FORWARD | grep -q DOCKER-USER; then
+        if iptables -S FORWARD 2> /dev/null | grep -q DOCKER-USER; then
             forward=DOCKER-USER
             return
         fi
-    done 2> /dev/null
-    # No Docker rules at all (a pod, Podman): take the backend that the kernel has, the newer one first.
+    done
+    # No engine's rules at all (Podman, a node without Docker): take what the kernel has, the newer first.
     forward=FORWARD
     for backend in nft legacy; do
         if iptables -t nat -S > /dev/null 2>&1; then return; fi
@@ -38,115 +42,254 @@ choose_backend() {
     exit 1
 }
 
-# Each line is a rule: a table, a chain, and what to match.
+iptables() { "iptables-$backend" --wait "$@"; }
+
+# ------------------------------------------------------------------------------------------------- which server
+
+# A line for each server on this machine: the device that it is behind and, where that is not its alone, its address.
+find_servers() {
+    if [ -z "${SERVER_NAME:-}" ]; then
+        echo "$bridge"
+        return
+    fi
+    getent ahostsv4 "$SERVER_NAME" | cut --delimiter=' ' --fields=1 | sort --unique | while read -r address; do
+        # One on another machine is behind a gateway ("via").
+        ip -4 -oneline route get "$address" | awk -v address="$address" '$2 == "dev" { print $3, address }'
+    done
+}
+
+each_server() { # COMMAND, which is given both
+    echo "$servers" | while read -r device address; do
+        [ -z "$device" ] || "$1" "$device" "$address"
+    done
+}
+
+# --------------------------------------------------------------------------------------- the rules, with iptables
+
+# Chains of ours hold all that may change, so that it changes in one transaction; these lead to them.
 hooks() {
     # A small kernel may have no raw table; then the engine has no rules in it either.
-    if iptables -t raw -S PREROUTING > /dev/null 2>&1; then
-        echo "raw PREROUTING -i $device -j ACCEPT"
-    fi
-    echo "filter $forward -i $device -j $chain"
-    echo "filter $forward -o $device -j $chain"
-    echo "filter INPUT -i $device -j $chain-INPUT"
-    echo "nat POSTROUTING -s $VPN_SUBNET ! -o $device -j MASQUERADE"
+    ! iptables -t raw -S PREROUTING > /dev/null 2>&1 || echo "raw PREROUTING -j D4M"
+    echo "filter $forward -j D4M"
+    echo "filter INPUT -j D4M-INPUT"
+    [ -z "${SERVER_NAME:-}" ] || echo "nat POSTROUTING -j D4M"
 }
 
-# The chains as `iptables -S` prints them.
-chain_rules() {
-    echo "-A $chain -o $device -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-    for route in $ROUTES; do
-        echo "-A $chain -i $device -m conntrack --ctorigdst $route -j ACCEPT"
-    done
-    echo "-A $chain -j DROP"
+chains() { hooks | sed -E 's/^([a-z]+) .* -j /\1 /'; }
+
+iptables_raw() { echo "-A D4M -i $1 ${2:+-s $2} ${mac:+-m mac --mac-source $mac} -j ACCEPT"; }
+
+iptables_forward() {
+    echo "-A D4M -i $1 ${2:+-s $2} -j D4M-FROM"
+    echo "-A D4M -i $1 ${2:+-s $2} -j ACCEPT"
+    echo "-A D4M -o $1 ${2:+-d $2} -j D4M-TO"
 }
 
-input_rules() {
-    for network in $VPN_SUBNET $ROUTES; do
-        echo "-A $chain-INPUT -m conntrack --ctorigdst $network -j RETURN" # to what the machine's own firewall says
-    done
-    echo "-A $chain-INPUT -j DROP"
-}
+iptables_input() { echo "-A D4M-INPUT -i $1 ${2:+-s $2} -j D4M-FROM"; } # then what the machine's own firewall says
 
-# ACTION is iptables' own: -C, -I or -D.
-each_hook() {
-    action=$1
-    hooks | while read -r table hook match; do
-        # shellcheck disable=SC2086 # a match is many words
-        iptables -t "$table" "$action" "$hook" $match || exit 1
-    done
-}
+# An internal network has no way back to anything but its own gateway. For its own bridges the engine does the same.
+iptables_nat() { echo "-A D4M -s $2 ! -o $1 -j MASQUERADE"; }
 
-listed() { iptables -S "$1" | grep '^-A'; }
-
-chains_are_right() { [ "$(listed "$chain")" = "$(chain_rules)" ] && [ "$(listed "$chain-INPUT")" = "$(input_rules)" ]; }
-
-# The devices of an ordinary pod that do not forward yet. Some network plugins (Calico) turn that off in each pod.
-unforwarding() {
-    [ "${OWN_NETWORK:-no}" = yes ] || return 0
-    ip -4 -oneline link show | while IFS=': @' read -r index name _; do
-        [ "$name" = lo ] || ip -4 netconf show dev "$name" | grep -q 'forwarding on' || echo "$index"
-    done
-}
-
-# As `sysctl net.ipv4.conf.DEVICE.forwarding=1`, but /proc/sys is read-only in a container. Netlink takes NET_ADMIN alone:
-# a message of 52 bytes, RTM_SETLINK (19) for the device, with IFLA_AF_SPEC (26), AF_INET (2), IFLA_INET_CONF (1) and
-# forwarding (1) = 1 in each other (rtnetlink(7); linux/if_link.h).
-forward() {
-    index=$(printf '\\0%o\\0%o\\0\\0' $(($1 % 256)) $(($1 / 256)))
-    header='\064\0\0\0\023\0\01\0\0\0\0\0\0\0\0\0'
-    link="\0\0\0\0$index\0\0\0\0\0\0\0\0"
-    attributes='\024\0\032\0\020\0\02\0\014\0\01\0\010\0\01\0\01\0\0\0'
-    printf %b "$header$link$attributes" |
-        socat -u STDIN SOCKET-SENDTO:16:3:0:x0000x00000000x00000000 # AF_NETLINK, SOCK_RAW; to the kernel
-}
-
-check() { chains_are_right && each_hook -C && [ -z "$(unforwarding)" ]; } 2> /dev/null
-
-insert_missing() {
-    # In one transaction: no chain is ever seen half-filled.
-    chains_are_right 2> /dev/null || {
-        printf '*filter\n:%s - [0:0]\n:%s - [0:0]\n' "$chain" "$chain-INPUT"
-        chain_rules
-        input_rules
+iptables_rules() {
+    if chains | grep -q raw; then
+        printf '*raw\n:D4M - [0:0]\n'
+        each_server iptables_raw
         echo COMMIT
-    } | restore
-    for index in $(unforwarding); do forward "$index"; done
-    hooks | while read -r table hook match; do
+    fi
+    printf '*filter\n:D4M - [0:0]\n:D4M-INPUT - [0:0]\n:D4M-FROM - [0:0]\n:D4M-TO - [0:0]\n'
+    each_server iptables_forward
+    each_server iptables_input
+    [ -z "$mac" ] || echo "-A D4M-FROM -m mac ! --mac-source $mac -j DROP"
+    echo "-A D4M-FROM -m conntrack --ctdir REPLY -j RETURN"
+    for route in $ROUTES; do echo "-A D4M-FROM -m conntrack --ctorigdst $route -j RETURN"; done
+    echo "-A D4M-FROM -j DROP"
+    echo "-A D4M-TO -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    echo "-A D4M-TO -p $VPN_PROTOCOL --dport $port -j RETURN" # to what the engine says of its published port
+    echo "-A D4M-TO -j DROP"
+    echo COMMIT
+    if chains | grep -q nat; then
+        printf '*nat\n:D4M - [0:0]\n'
+        each_server iptables_nat
+        echo COMMIT
+    fi
+}
+
+iptables_apply() {
+    iptables_rules | "iptables-$backend-restore" --wait --noflush
+    hooks | while read -r table hook; do
+        # shellcheck disable=SC2086 # a rule is many words
+        iptables -t "$table" -C $hook 2> /dev/null || iptables -t "$table" -I $hook
+    done
+}
+
+iptables_look() {
+    hooks | while read -r table hook; do
         # shellcheck disable=SC2086
-        iptables -t "$table" -C "$hook" $match 2> /dev/null || iptables -t "$table" -I "$hook" 1 $match
+        iptables -t "$table" -C $hook && iptables -t "$table" -S "${hook##* }" || echo missing
+    done 2>&1
+    iptables -S D4M-FROM 2>&1
+    iptables -S D4M-TO 2>&1
+}
+
+iptables_remove() {
+    hooks | while read -r table hook; do
+        # shellcheck disable=SC2086
+        while iptables -t "$table" -D $hook 2> /dev/null; do :; done
+        iptables -t "$table" -F "${hook##* }" 2> /dev/null && iptables -t "$table" -X "${hook##* }" || :
+    done
+    for ours in D4M-FROM D4M-TO; do
+        iptables -F "$ours" 2> /dev/null && iptables -X "$ours" || :
+    done
+}
+
+iptables_remains() { for table in raw filter nat; do iptables -t "$table" -S 2> /dev/null; done | grep D4M; }
+
+# --------------------------------------------------------------------------------------- the rules, with nftables
+
+# No rule of ours can overrule the engine's drop before routing, which knows each container by its address. So what the
+# server sends has another address while that looks.
+nftables_disguise() { echo "iifname $1 ${2:+ip saddr $2} ${mac:+ether saddr $mac} ip daddr set ip daddr ^ 128.0.0.0"; }
+nftables_forward() {
+    echo "iifname $1 ${2:+ip saddr $2} jump from"
+    echo "oifname $1 ${2:+ip daddr $2} jump to"
+}
+nftables_input() { echo "iifname $1 ${2:+ip saddr $2} jump from"; }
+nftables_nat() { [ -z "$2" ] || echo "ip saddr $2 oifname != $1 masquerade"; }
+nftables_accept() { echo "insert rule ip docker-bridges filter-FORWARD iifname $1 ${2:+ip saddr $2} accept comment \"d4m\""; }
+
+nftables_rules() {
+    cat << END
+table ip d4m {
+    chain from {
+        ${mac:+ether saddr != $mac drop}
+        ct direction reply return
+        ct original ip daddr { $(echo "$ROUTES" | sed 's/  */, /g') } return
+        drop
+    }
+    chain to {
+        ct state established,related return
+        $VPN_PROTOCOL dport $port return
+        drop
+    }
+    chain disguise {
+        type filter hook prerouting priority raw - 10;
+        $(each_server nftables_disguise)
+    }
+    chain reveal {
+        type filter hook prerouting priority raw + 10;
+        $(each_server nftables_disguise)
+    }
+    chain forward {
+        type filter hook forward priority filter - 10;
+        $(each_server nftables_forward)
+    }
+    chain input {
+        type filter hook input priority filter - 10;
+        $(each_server nftables_input)
+    }
+    chain nat {
+        type nat hook postrouting priority srcnat - 10;
+        $(each_server nftables_nat)
+    }
+}
+END
+}
+
+nftables_accepted() { nft --handle list chain ip docker-bridges filter-FORWARD | grep 'comment "d4m"'; }
+
+nftables_apply() {
+    {
+        printf 'add table ip d4m\ndelete table ip d4m\n'
+        nftables_rules
+        nftables_accepted | sed 's/.*# handle /delete rule ip docker-bridges filter-FORWARD handle /'
+        each_server nftables_accept
+    } | nft --file -
+}
+
+nftables_look() {
+    nft list table ip d4m 2>&1
+    nftables_accepted || echo missing
+}
+
+nftables_remove() {
+    {
+        printf 'add table ip d4m\ndelete table ip d4m\n'
+        nftables_accepted | sed 's/.*# handle /delete rule ip docker-bridges filter-FORWARD handle /'
+    } | nft --file -
+}
+
+nftables_remains() { nft list table ip d4m 2> /dev/null || nftables_accepted; }
+
+# ------------------------------------------------------------------------------------------------------ the work
+
+with_backend() { case "$backend" in nftables) "nftables_$1" ;; *) "iptables_$1" ;; esac; }
+
+# Before it had a network of its own, the server's device stood in this one, and rules named it.
+remove_former() {
+    [ "$backend" != nftables ] || return 0
+    for chain in "raw PREROUTING" "filter $forward" "filter INPUT" "nat POSTROUTING"; do
+        iptables -t "${chain% *}" -S "${chain#* }" 2> /dev/null | sed -n '/ d4m0 /s/^-A //p' | while read -r rule; do
+            # shellcheck disable=SC2086
+            iptables -t "${chain% *}" -D $rule
+        done
+    done
+}
+
+# The engine may have come back with another packet filter, or with chains that were not there yet.
+leave_for() { # BACKEND FORWARD
+    if [ -n "$used" ] && [ "$used" != "$1 $2" ]; then
+        backend=${used% *} forward=${used#* }
+        with_backend remove
+        backend=$1 forward=$2
+    fi
+    used="$1 $2"
+}
+
+keep() {
+    placed="" looked="" used=""
+    while :; do
+        choose_backend
+        servers=$(find_servers)
+        wanted="$backend $forward $servers"
+        if [ "$wanted" != "$placed" ] || [ "$(with_backend look)" != "$looked" ]; then
+            echo "placing the rules: $(echo "$wanted" | tr '\n' ' ')"
+            leave_for "$backend" "$forward"
+            remove_former
+            with_backend apply
+            # Compared with how they looked when they were new: how a rule is printed is each backend's own affair.
+            placed=$wanted looked=$(with_backend look)
+        fi
+        touch "$intact"
+        sleep "$seconds" &
+        wait $!
     done
 }
 
 remove() {
-    hooks | while read -r table hook match; do
-        # shellcheck disable=SC2086
-        while iptables -t "$table" -D "$hook" $match 2> /dev/null; do :; done
-    done
-    for ours in "$chain" "$chain-INPUT"; do
-        if iptables -F "$ours" 2> /dev/null; then iptables -X "$ours"; fi
-    done
+    choose_backend
+    remove_former
+    with_backend remove
+    left=$(with_backend remains) || return 0
+    echo "$left" | tr '\n' ';' >&2
+    exit 1
 }
 
-# Nothing is opened while the server may still be forwarding; and a pod's rules go with its network.
+# Under Compose the rules outlast this container as long as the server may be sending: a restart leaves no gap. In a
+# cluster another pod may get the server's address next.
 stop() {
-    [ "${OWN_NETWORK:-no}" = no ] || return 0
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        ip link show dev "$device" > /dev/null 2>&1 || break
-        sleep 0.5
-    done
-    remove
+    if [ -n "${SERVER_NAME:-}" ] || [ -z "$(ip link show master "$bridge" 2> /dev/null)" ]; then remove; fi
 }
 
-choose_backend
+mac=${SERVER_HARDWARE_ADDRESS:-}
 case "${1:-keep}" in
-    check) check ;;
+    check) [ $(($(date +%s) - $(stat --format %Y "$intact"))) -lt 15 ] ;;
     remove) remove ;;
     keep)
+        if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
+            echo "this machine forwards no IPv4 (net.ipv4.ip_forward is 0), so clients would reach nothing: set it to 1." >&2
+            exit 1
+        fi
         trap 'stop; exit 0' TERM INT
-        echo "keeping $device open in $forward (iptables-$backend)"
-        while :; do
-            check || { echo "inserting the rules"; insert_missing; }
-            sleep "$seconds" &
-            wait $!
-        done
+        keep
         ;;
 esac

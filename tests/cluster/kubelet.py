@@ -4,9 +4,9 @@
         api.put({"apiVersion": "v1", "kind": "Pod", ...})
 
 A pod is a container that holds the network namespace, and beside it each container of the manifest with its own
-command, environment, mounts and securityContext, as a kubelet runs it. A StatefulSet's pods are made, and replaced when
-its template changes. A Service's cluster IP leads to its ready pods, and one of type LoadBalancer is published on
-127.0.0.1, as Docker Desktop does.
+command, environment, mounts and securityContext, as a kubelet runs it. A StatefulSet's and a DaemonSet's pods are made,
+and replaced when the template changes. A Service's cluster IP leads to its ready pods, and one of type LoadBalancer is
+published on 127.0.0.1, as Docker Desktop does.
 """
 
 import base64
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.store import Api, Refusal
-from tests.lab import BASE_IMAGE, Engine, Mac
+from tests.lab import BALANCER_IMAGE, BASE_IMAGE, Engine, Mac
 
 Document = dict[str, Any]
 
 POD_NETWORK = "pods"
 SECONDS_BETWEEN_LOOKS = 0.2
 REVISION = "controller-revision-hash"
-BALANCER_IMAGE = "k8s-balancer"
 LABEL = "pod"  # of every container here: the pod that it belongs to
 
 
@@ -89,9 +88,10 @@ class Node:
         return f"k8s-{pod}-{container}"
 
     def _look(self) -> None:
-        for wanted in self._api.find("StatefulSet"):
+        for wanted in (*self._api.find("StatefulSet"), *self._api.find("DaemonSet")):
             self._control(wanted)
         self._collect_garbage()
+        self._name_pods()
         pods = self._api.find("Pod")
         wanted_pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
         for name in [name for name, uid in self._running.items() if wanted_pods.get(name) != uid]:
@@ -112,12 +112,13 @@ class Node:
             self._docker("rm", "--force", f"k8s-balancer-{port}")
 
     def _collect_garbage(self) -> None:
-        alive = {owner["metadata"]["uid"] for owner in self._api.find("StatefulSet")}
+        owners = (*self._api.find("StatefulSet"), *self._api.find("DaemonSet"))
+        alive = {owner["metadata"]["uid"] for owner in owners}
         for pod in self._api.find("Pod"):
             if any(owner["uid"] not in alive for owner in pod["metadata"].get("ownerReferences", [])):
                 self._api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
 
-    # The controller of StatefulSets.
+    # The controllers of StatefulSets and DaemonSets.
 
     def _control(self, wanted: Document) -> None:
         metadata, spec = wanted["metadata"], wanted["spec"]
@@ -127,7 +128,8 @@ class Node:
             for pod in self._api.find("Pod", metadata["namespace"])
             if pod["metadata"].get("ownerReferences", [{}])[0].get("uid") == metadata["uid"]
         }
-        names = [f"{metadata['name']}-{number}" for number in range(spec["replicas"])]
+        # There is one node, so a DaemonSet has one pod.
+        names = [f"{metadata['name']}-{number}" for number in range(spec.get("replicas", 1))]
         current = [name for name in names if name in pods and _revision(pods[name]) == revision]
         for name, pod in pods.items():
             if name not in names or _revision(pod) != revision:
@@ -141,6 +143,12 @@ class Node:
             "availableReplicas": ready, "updatedReplicas": len(current), "currentReplicas": len(current),
             "currentRevision": revision, "updateRevision": revision,
         }  # fmt: skip
+        if wanted["kind"] == "DaemonSet":
+            status = {
+                "observedGeneration": metadata["generation"], "desiredNumberScheduled": 1, "numberMisscheduled": 0,
+                "currentNumberScheduled": len(pods), "updatedNumberScheduled": len(current), "numberReady": ready,
+                "numberAvailable": ready,
+            }  # fmt: skip
         if wanted.get("status") != status:
             self._api.put(wanted | {"status": status})
 
@@ -150,16 +158,18 @@ class Node:
         metadata, spec = pod["metadata"], pod["spec"]
         name = metadata["name"]
         self._running[name] = metadata["uid"]
-        shared = ["--network", "host"]
+        shared = ["--network", "host", f"--mount=type=bind,source={self._hosts},target=/etc/hosts,readonly"]
         if not spec.get("hostNetwork"):
             # As Calico leaves a pod, though its node forwards.
             names = self._service_names(metadata["namespace"])
-            self._docker("run", "--detach", "--name", self.container(name, "network"), "--label", f"{LABEL}={name}",
+            self._docker("run", "--detach", "--name", self.container(name, "pause"), "--label", f"{LABEL}={name}",
                          "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=0",
                          "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
                          "infinity")  # fmt: skip
-            shared = ["--network", f"container:{self.container(name, 'network')}"]
+            shared = ["--network", f"container:{self.container(name, 'pause')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
+        if not self._initialise(pod, shared):
+            return
         for container in spec["containers"]:
             if not self.has_local_images and "/" not in container["image"]:
                 continue
@@ -167,10 +177,29 @@ class Node:
                          f"{LABEL}={name}", *shared, *self._options(pod, container), container["image"],
                          *container.get("command", [])[1:], *container.get("args", []))  # fmt: skip
 
-    def _options(self, pod: Document, container: Document) -> Iterator[str]:
+    def _initialise(self, pod: Document, shared: list[str]) -> bool:
+        """Run the containers that must have ended before the others start; one that fails is run again later."""
+        name = pod["metadata"]["name"]
+        for container in pod["spec"].get("initContainers", []) if self.has_local_images else []:
+            run = self._docker("run", "--name", self.container(name, container["name"]), "--label", f"{LABEL}={name}",
+                               *shared, *self._options(pod, container, restart=False), container["image"],
+                               *container.get("command", [])[1:])  # fmt: skip
+            if run.returncode != 0:
+                status = {
+                    "name": container["name"], "ready": False, "restartCount": 1, "image": container["image"],
+                    "imageID": "", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": {"exitCode": run.returncode, "reason": "Error",
+                                                 "message": run.stdout + run.stderr}},
+                }  # fmt: skip
+                self._remove(name)
+                self._api.put(pod | {"status": pod["status"] | {"initContainerStatuses": [status]}})
+                return False
+        return True
+
+    def _options(self, pod: Document, container: Document, restart: bool = True) -> Iterator[str]:
         """What `docker run` must be told for a container to be as the kubelet makes it."""
         security = container.get("securityContext", {})
-        if pod["spec"].get("restartPolicy", "Always") == "Always":
+        if restart and pod["spec"].get("restartPolicy", "Always") == "Always":
             yield "--restart=always"
         if command := container.get("command"):
             yield f"--entrypoint={command[0]}"
@@ -201,7 +230,7 @@ class Node:
     def _write_volumes(self, pod: Document) -> None:
         """Bring Secrets and ConfigMaps to the pod's folders, also while it runs."""
         namespace = pod["metadata"]["namespace"]
-        nested = {mount["mountPath"] for container in pod["spec"]["containers"] for mount in
+        nested = {mount["mountPath"] for container in _containers(pod) for mount in
                   container.get("volumeMounts", [])}  # fmt: skip
         for volume in pod["spec"].get("volumes", []):
             if "secret" in volume:
@@ -281,7 +310,7 @@ class Node:
         if pod["spec"].get("hostNetwork"):
             return self.address
         template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        holder = self.container(pod["metadata"]["name"], "network")
+        holder = self.container(pod["metadata"]["name"], "pause")
         return self._docker("inspect", "--format", template, holder).stdout.strip()
 
     def _folder(self, pod: Document, volume: str) -> Path:
@@ -295,12 +324,34 @@ class Node:
 
     # The proxy of Services, and Docker Desktop's load balancer.
 
+    @property
+    def _hosts(self) -> Path:
+        """The name server of pods in the node's own network, as far as it knows pods: a file of hosts."""
+        return self._mac.home / "kubelet-hosts"
+
+    def _name_pods(self) -> None:
+        lines = ["127.0.0.1 localhost"]
+        for service in self._api.find("Service"):
+            metadata, spec = service["metadata"], service["spec"]
+            if spec.get("clusterIP") == "None":
+                pods = self._api.find("Pod", metadata["namespace"])
+                lines += [
+                    f"{pod['status']['podIP']} {metadata['name']}.{metadata['namespace']}.svc"
+                    for pod in pods
+                    if spec["selector"].items() <= pod["metadata"].get("labels", {}).items()
+                    and pod.get("status", {}).get("podIP")
+                ]
+        self._hosts.write_text("\n".join([*lines, ""]))
+
     def _service_names(self, namespace: str) -> Iterator[str]:
         for service in self._api.find("Service", namespace):
-            yield f"--add-host={service['metadata']['name']}.{namespace}:{service['spec']['clusterIP']}"
+            if service["spec"]["clusterIP"] != "None":
+                yield f"--add-host={service['metadata']['name']}.{namespace}:{service['spec']['clusterIP']}"
 
     def _forward(self, service: Document) -> None:
         metadata, spec = service["metadata"], service["spec"]
+        if spec["clusterIP"] == "None":
+            return
         selector = spec.get("selector")
         pods = [
             pod for pod in sorted(self._api.find("Pod", metadata["namespace"]), key=lambda pod: pod["metadata"]["name"])
@@ -323,20 +374,22 @@ class Node:
                                  "--ctstate", "DNAT", "-j", "MASQUERADE")  # fmt: skip
         if spec.get("type") == "LoadBalancer" and not service.get("status", {}).get("loadBalancer"):
             for port in spec["ports"]:
-                image = pods[0]["spec"]["containers"][0]["image"]  # which has socat
-                self._publish(port["port"], port.get("protocol", "TCP"), spec["clusterIP"], image)
+                self._publish(port["port"], port.get("protocol", "TCP"), spec["clusterIP"])
             self._api.put(service | {"status": {"loadBalancer": {"ingress": [{"hostname": "localhost"}]}}})
 
-    def _publish(self, port: int, protocol: str, address: str, image: str) -> None:
+    def _publish(self, port: int, protocol: str, address: str) -> None:
         listen, published = f"{protocol}4-LISTEN", f"127.0.0.1:{port}:{port}/{protocol.lower()}"
         self._published[port] = address
-        self._docker("tag", image, BALANCER_IMAGE)
         self._docker("run", "--detach", "--name", f"k8s-balancer-{port}", "--network", POD_NETWORK, "--publish",
-                     published, "--entrypoint", "socat", BALANCER_IMAGE, f"{listen}:{port},fork,reuseaddr",
+                     published, BALANCER_IMAGE, "socat", f"{listen}:{port},fork,reuseaddr",
                      f"{protocol}4:{address}:{port}")  # fmt: skip
 
     def _docker(self, *command: str) -> subprocess.CompletedProcess[str]:
         return self._mac.run("docker", *command, check=False)
+
+
+def _containers(pod: Document) -> list[Document]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
 def _revision(pod: Document) -> object:
@@ -381,7 +434,7 @@ def _target_port(pod: Document, port: Document) -> int:
 
 
 def _volume_at(pod: Document, path: str) -> str | None:
-    for container in pod["spec"]["containers"]:
+    for container in _containers(pod):
         for mount in container.get("volumeMounts", []):
             if mount["mountPath"] == path:
                 return str(mount["name"])

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from devkit import checks, commandline
-from devkit.answers import Answers, read_answers
+from devkit.answers import CHANGE_ANSWER, read_answers
 from devkit.commands import kubernetes
 from devkit.commands.status import show_report
 from devkit.errors import UserError
-from devkit.facts import Container, Engine, Network
+from devkit.facts import Network
 from devkit.material import fingerprint, read_generation
-from devkit.stack import RELAY_BRIDGE, Stack
+from devkit.stack import BRIDGE, FORMER_BRIDGE, FORMER_SERVICES, SERVICES, Stack
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,26 +30,34 @@ def _up(options: argparse.Namespace) -> None:
     engine = stack.engine()
     stack.require_compose()
     networks = stack.networks()
-    _check_other_devkits(stack, networks)
-    _check_port(answers, engine, stack, stack.containers())
+    _check_others(stack, networks)
+    # A remote engine publishes the port elsewhere; our own server may hold it already.
+    if engine.local and not any(map(stack.is_ours, stack.containers())):
+        checks.check_port(answers)
     checks.check_routes(answers, [subnet for network in networks for subnet in network.subnets])
 
     progress = commandline.messages()
     commandline.follow(progress, "Building the image", stack.build())
-    commandline.follow(progress, "Starting openvpn, firewall and relay", stack.start(fingerprint(project)))
+    commandline.follow(progress, "Starting the server and the firewall", stack.start(fingerprint(project)))
     show_report(project, answers, stack, as_json=options.json)
 
 
-def _check_other_devkits(stack: Stack, networks: Iterable[Network]) -> None:
-    for network in networks:
-        if network.bridge == RELAY_BRIDGE and network.project != stack.project_name:
+def _check_others(stack: Stack, networks: Iterable[Network]) -> None:
+    """One engine holds one devkit, because a bridge has one name; and Compose would take a project of our name over."""
+    for container in stack.others():
+        if container.service in (*SERVICES, *FORMER_SERVICES):
             raise UserError(
-                f"another devkit, {network.project or network.name}, is up on this engine: take it down first "
+                f"another devkit, {container.project} in {container.folder}, is on this engine: take it down first "
                 "(`python scripts/down.py` in its folder)."
             )
-
-
-def _check_port(answers: Answers, engine: Engine, stack: Stack, containers: Iterable[Container]) -> None:
-    # A remote engine publishes the port elsewhere; our own relay may hold it already.
-    if engine.local and not any(stack.is_ours(container) and container.service == "relay" for container in containers):
-        checks.check_port(answers)
+        raise UserError(
+            f"the Compose project in {container.folder} is called {container.project}, too: give this one another "
+            f"name with `{CHANGE_ANSWER} project_name=NAME`."
+        )
+    ours = {stack.project_name, *(container.project for container in stack.own())}
+    for network in networks:
+        if network.bridge in (BRIDGE, FORMER_BRIDGE) and network.project not in ours:
+            raise UserError(
+                f"the network {network.name} of another devkit is on this engine: remove it first "
+                f"(`docker network rm {network.name}`)."
+            )

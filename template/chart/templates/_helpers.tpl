@@ -11,6 +11,11 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "firewallSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-firewall
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "image" -}}
 {{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag }}{{ end }}
 {{- end }}
@@ -26,14 +31,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "configsFolder" -}}
 {{ .Values.dirPaths.configs | default (printf "%s/configs" (trimSuffix "/" .Values.dirPaths.local)) }}
-{{- end }}
-
-{{/* The server's port inside the pod; not the Service's. */}}
-{{- define "serverPort" }}11194{{ end }}
-
-{{/* `kubectl port-forward` comes from the pod's loopback address, where a server on the node's address does not listen. */}}
-{{- define "needsRelay" -}}
-{{- if and .Values.hostNetwork (eq .Values.service.type "ClusterIP") (eq .Values.vpn.protocol "tcp") }}yes{{ end }}
 {{- end }}
 
 {{- define "containerSecurity" -}}

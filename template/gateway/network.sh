@@ -1,0 +1,91 @@
+#!/bin/sh
+# Prepares the network namespace that the VPN server runs in, a container's or a pod's own: first the packet filter, then
+# the device d4m0. Then it becomes COMMAND, which can change neither: the server holds no NET_ADMIN.
+#
+# What clients send goes to the chosen routes and nowhere else, whatever the engine's packet filter says; and nobody
+# opens a connection to them, or to the server but at its port.
+#
+# usage: network.sh [COMMAND...]
+# environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
+#   in a cluster: POD_NAME; REPLICAS, how many pods share VPN_SUBNET, a /24
+set -eu
+device=d4m0
+port=1194 # in here; the published one is Docker's, or the Service's
+server=/etc/openvpn/server/server.conf
+
+choose_backend() {
+    for backend in nft legacy; do
+        if iptables -t nat -S > /dev/null 2>&1; then return; fi
+    done
+    echo "this container may set no packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
+    exit 1
+}
+
+iptables() { "iptables-$backend" --wait "$@"; }
+
+# Flushed and filled in one transaction, so that to come here again changes nothing.
+close_all_but_routes() {
+    {
+        echo '*filter'
+        echo ':INPUT DROP [0:0]'
+        echo ':FORWARD DROP [0:0]'
+        echo '-F INPUT'
+        echo '-F FORWARD'
+        echo '-A INPUT -i lo -j ACCEPT'
+        echo '-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
+        echo "-A INPUT ! -i $device -p $VPN_PROTOCOL --dport $port -j ACCEPT"
+        echo "-A INPUT -i $device -d $address -p icmp -j ACCEPT"
+        echo '-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
+        for route in $ROUTES; do
+            echo "-A FORWARD -i $device ! -o $device -d $route -j ACCEPT"
+        done
+        echo COMMIT
+    } | "iptables-$backend-restore" --wait --noflush
+    # Containers see the clients as this one. (Docker's own rules in this table stay.)
+    set -- POSTROUTING -s "$VPN_SUBNET" ! -o "$device" -j MASQUERADE
+    iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+}
+
+# It outlives the server, and only its owner, root, may open it without NET_ADMIN.
+make_device() {
+    if ! (: <> /dev/net/tun) 2> /dev/null; then
+        echo "this machine gives containers no /dev/net/tun: its kernel has none, or its container runtime or SELinux denies it." >&2
+        exit 1
+    fi
+    ip link show dev "$device" > /dev/null 2>&1 || ip tuntap add dev "$device" mode tun user root
+    ip link set dev "$device" addrgenmode none # no IPv6
+    ip address replace "$address/$prefix" dev "$device"
+    # The device and the server's configuration must agree on this.
+    ip link set dev "$device" mtu "$(awk '$1 == "tun-mtu" { mtu = $2 } END { print mtu ? mtu : 1500 }' "$server")" up
+}
+
+# The devices that do not forward yet. Some network plugins (Calico) turn that off in each pod.
+unforwarding() {
+    ip -4 -oneline link show | while IFS=': @' read -r index name _; do
+        [ "$name" = lo ] || ip -4 netconf show dev "$name" | grep -q 'forwarding on' || echo "$index"
+    done
+}
+
+# As `sysctl net.ipv4.conf.DEVICE.forwarding=1`, but /proc/sys is read-only in a container. Netlink takes NET_ADMIN alone:
+# RTM_SETLINK (19) for the device, with IFLA_AF_SPEC (26), AF_INET (2), IFLA_INET_CONF (1) and forwarding (1) = 1 in each
+# other (rtnetlink(7); linux/if_link.h); 16, 3, 0: AF_NETLINK, SOCK_RAW, NETLINK_ROUTE.
+forward() {
+    perl -e '
+        my $message = pack("L S S L L  C x S l L L", 52, 19, 1, 0, 0,  0, 0, $ARGV[0], 0, 0);
+        $message .= pack("S S S S S S S S L", 20, 26, 16, 2, 12, 1, 8, 1, 1);
+        socket(KERNEL, 16, 3, 0) and send(KERNEL, $message, 0) or die "netlink: $!\n";
+    ' "$1"
+}
+
+# The third of four replicas, devkit-2, hands out the third quarter of the subnet.
+size=256 prefix=24
+while [ $((256 / size)) -lt "${REPLICAS:-1}" ]; do size=$((size / 2)) prefix=$((prefix + 1)); done
+number=0
+[ "$size" = 256 ] || number=${POD_NAME##*-}
+address=${VPN_SUBNET%.*}.$((number * size + 1))
+
+choose_backend
+close_all_but_routes
+make_device
+for index in $(unforwarding); do forward "$index"; done
+[ $# = 0 ] || exec setpriv --bounding-set=-net_admin,-net_raw,-setpcap -- "$@"

@@ -1,0 +1,19 @@
+#!/bin/sh
+# The VPN server. network.sh has made the device that it opens, and the packet filter around it.
+# usage: vpn.sh [check]
+set -eu
+status=/run/status # the server's main loop writes it every second
+
+if [ "${1:-}" = check ]; then
+    [ $(($(date +%s) - $(stat --format %Y "$status"))) -lt 10 ]
+    exit
+fi
+
+# The part of the subnet that it hands out is the device's own.
+network=$(ip -4 -oneline route show dev d4m0 proto kernel | cut --delimiter=' ' --fields=1)
+mask=255.255.255.$((256 - (1 << (32 - ${network#*/}))))
+
+rm -f "$status" # an earlier one's
+cd /etc/openvpn/configs
+exec openvpn --config /etc/openvpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
+    --port 1194 --status "$status" 1 --management /run/management unix
