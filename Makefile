@@ -19,16 +19,17 @@ lint: packages .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/shellcheck template/gateway/*.sh tests/lab/*.sh
-	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/*/Dockerfile
+	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/*/Dockerfile tests/bench/*/Dockerfile
 	$(BIN)/yamllint --strict .
 
 format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# How fast clients are issued, beside easy-rsa.
+# How fast clients are issued, beside easy-rsa; how fast the VPN is, beside its peers.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
+	$(BIN)/python -m tests.bench.throughput
 
 clean:
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache

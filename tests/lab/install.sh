@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that the lab and the tests need, where they are missing. Needs root.
 set -eu
-packages="ca-certificates curl easy-rsa git gnutls-bin iproute2 iputils-ping mmdebstrap openssl openvpn python3-venv
-slirp4netns"
+packages="ca-certificates curl easy-rsa git gnutls-bin iperf3 iproute2 iputils-ping mmdebstrap openssl openvpn
+python3-venv slirp4netns"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' ||
