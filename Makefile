@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-stop test lint format bench clean packages
+.PHONY: demo demo-stop test test-all lint format bench clean packages
 
 # The main job, end to end, with real parts. KEEP=1 leaves it running.
 demo: packages .venv/ready
@@ -12,6 +12,11 @@ demo-stop: .venv/ready
 
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# What is tried over more than the newest: the end-to-end tests again, on the older image store.
+test-all: test
+	LAB_STORE=overlay2 $(BIN)/pytest --numprocesses auto --dist loadfile $(wildcard tests/test_*end_to_end.py) \
+		tests/test_network.py tests/test_upgrade.py
 
 # Lint, format, types, shell, Dockerfiles, YAML.
 lint: packages .venv/ready

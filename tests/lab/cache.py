@@ -29,6 +29,8 @@ BASE_IMAGE = CACHE / "debian.tar"
 CLIENT_PROGRAMS = CACHE / "clients"
 
 ImageStore = Literal["containerd", "overlay2"]
+# Docker Desktop's image store, unless a run is to try the older one.
+STORE = cast("ImageStore", os.environ.get("LAB_STORE", "containerd"))
 # Layers of images, and what they were unpacked from.
 NEVER_WRITTEN_AGAIN = (
     "overlay2",

@@ -154,14 +154,13 @@ class Engine:
 @contextmanager
 def lab(
     iptables: IptablesBackend = "nft",
-    store: cache.ImageStore = "containerd",
+    store: cache.ImageStore = cache.STORE,
     docker_data: Path | None = None,
     keep: bool = False,
 ) -> Iterator[tuple[Mac, Engine]]:
     """Boot a Mac and an engine; tear both down at the end, however it comes.
 
-    Docker Desktop's image store is containerd's, too. With `keep` a body that succeeds leaves the lab running, until
-    `remove_lab`.
+    With `keep` a body that succeeds leaves the lab running, until `remove_lab`.
     """
     if not docker_data:
         cache.prepare(store, _fill_docker_data)
