@@ -184,6 +184,7 @@ def test_kill_at_any_step_of_the_first_run_leaves_nothing_half_made(project: Pat
         step += 1
         shutil.rmtree(project / "local")
         finished = run_and_die_at(step, first_run)
+        assert (project / "local/.gitignore").exists() or not list((project / "local").rglob("*.key"))
         if (project / "local/pki/current").exists():
             assert_whole(project, linked=False)
         assert run_and_die_at(None, first_run)

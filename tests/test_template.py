@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 import sys
 import tomllib
@@ -163,6 +164,42 @@ def test_git_is_clean_after_generation_and_commit(project: Path) -> None:
     assert tracked
     assert not [name for name in tracked if name.startswith("local/")]
     assert "PRIVATE KEY" not in git("show", "--format=")
+
+
+def test_local_ignores_itself_in_git_and_is_closed_whatever_was_there(tmp_path: Path) -> None:
+    """Into a folder of the user's own: with an empty .gitignore that stays, and a `local` that is open to all."""
+    project = tmp_path / "devkit"
+    local = project / "local"
+    local.mkdir(parents=True)
+    local.chmod(0o755)
+    (project / ".gitignore").touch()
+    (local / ".gitignore").write_text("!*.key")
+    (local / "notes.txt").write_text("ours")
+    subprocess.run([*COPY, "--skip=.gitignore", str(REPOSITORY), str(project)], check=True)
+    assert (project / ".gitignore").read_text() == ""
+    assert (local / ".gitignore").read_text() == "!*.key\n*\n"
+    assert (local / "notes.txt").read_text() == "ours"
+    assert stat.S_IMODE(local.stat().st_mode) == 0o700
+    assert_git_sees_nothing_of(local)
+
+
+def test_local_of_an_older_project_comes_to_ignore_itself(project: Path) -> None:
+    (project / "local/.gitignore").unlink()
+    (project / ".gitignore").write_text("")
+    assert run_generate(project).returncode == 0
+    assert_git_sees_nothing_of(project / "local")
+
+
+def assert_git_sees_nothing_of(local: Path) -> None:
+    def git(*command: str) -> list[str]:
+        run = subprocess.run(["git", *command], cwd=local.parent, check=True, capture_output=True, text=True)
+        return run.stdout.splitlines()
+
+    git("init", "--quiet")
+    status = git("status", "--porcelain", "--ignored")
+    assert [line for line in status if local.name in line] == ["!! local/"]
+    git("add", "--all")
+    assert not [name for name in git("ls-files") if name.startswith("local")]
 
 
 def test_copier_under_plain_uvx_makes_the_certificates(tmp_path: Path) -> None:

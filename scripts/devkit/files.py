@@ -1,6 +1,7 @@
 """Files and folders that are private at birth, and changes that are whole or not there at all."""
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from devkit.errors import UserError
 
 PRIVATE = 0o600
+FOR_OTHERS = 0o077
+EVERYTHING = b"*"  # as a line of a .gitignore
 BESIDE = ".new-"
 
 
@@ -17,6 +20,21 @@ def make_folder(path: Path, mode: int = 0o700) -> Path:
         path.mkdir(mode=mode)
         path.chmod(mode)
     return path
+
+
+def close_to_others(folder: Path) -> None:
+    """Take a folder from everybody but its owner, whoever made it."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & FOR_OTHERS:
+        folder.chmod(mode & ~FOR_OTHERS)
+
+
+def ignore_in_git(folder: Path) -> None:
+    """Let a folder ignore itself in git, whatever the files above it say; what its own `.gitignore` says stays."""
+    path = folder / ".gitignore"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    if lines[-1:] != [EVERYTHING]:  # git goes by the last line that matches
+        replace_all([(path, b"".join(line + b"\n" for line in [*lines, EVERYTHING]), PRIVATE)])
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:

@@ -26,7 +26,7 @@ from devkit import generation as generations
 from devkit import pki
 from devkit.answers import UPDATE, Answers, client_name_fault
 from devkit.errors import UserError
-from devkit.files import BESIDE, make_folder, point, replace_all, sync, write
+from devkit.files import BESIDE, close_to_others, ignore_in_git, make_folder, point, replace_all, sync, write
 from devkit.generation import Authority, Client, Generation, ReadableParts, RotationKind
 from devkit.pki import Credential
 
@@ -178,12 +178,14 @@ SERVER_FILES = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key")
 def _locked(project: Path) -> Iterator[Path]:
     """Hold the project's lock; gives its local folder."""
     local = make_folder(local_folder(project))
+    close_to_others(local)  # it may have been there before
     try:
         with FileLock(local / ".lock", timeout=LOCK_SECONDS, mode=0o600):
             shutil.rmtree(local / "pki/archive" / STAGING, ignore_errors=True)  # of a run that was cut short
             for folder in (local, local / "pki"):
                 for unfinished in folder.glob(f"{BESIDE}*"):
                     unfinished.unlink()
+            ignore_in_git(local)
             yield local
     except Timeout:
         raise UserError(f"{local} is in use by another run of these scripts: try again when that has ended.") from None
