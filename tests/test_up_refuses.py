@@ -148,6 +148,28 @@ def sentence_after_progress(run: subprocess.CompletedProcess[str]) -> str:
     return run.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", [".copier-answers.yml", "client/client.conf", "compose.yaml", "server/server.conf"])
+def test_conflict_of_a_merge_is_named_by_every_command(project: Path, name: str) -> None:
+    text = (project / name).read_text()
+    ours, theirs = "<<<<<<< before updating\nours\n", "=======\ntheirs\n>>>>>>> after updating\n"
+    (project / name).write_text(text + ours + theirs)
+    before = snapshot(project)
+    commands = [("up",), ("up", "--kubernetes"), ("status",), ("down",), ("generate",), ("generate", "--rotate=leaf"),
+                ("client", "add", "alice"), ("client", "revoke", "docker-for-mac"), ("client", "list")]  # fmt: skip
+    for command in commands:
+        said = sentence(run_here(project, command[0], os.environ, *command[1:]))
+        assert f"{project / name}:{len(text.splitlines()) + 1} holds a conflict marker" in said
+    assert snapshot(project) == before
+    (project / name).write_text(text + theirs)  # half settled
+    assert "holds a conflict marker" in sentence(run_here(project, "generate", os.environ))
+
+
+def test_line_that_only_looks_like_a_conflict_is_none(project: Path) -> None:
+    with (project / "client/client.conf").open("a") as configuration:
+        configuration.write("# <<<<<<< no conflict\n;=======\n========\n")
+    assert run_here(project, "generate", os.environ).returncode == 0
+
+
 def test_wrong_usage_exits_with_2(pristine: Path) -> None:
     for name in ("up", "down", "generate"):
         assert run_here(pristine, name, os.environ, "--no-such-option").returncode == 2

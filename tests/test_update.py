@@ -133,6 +133,31 @@ def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
     assert snapshot(project / "local") == before
 
 
+def test_conflict_that_an_update_leaves_is_named_and_gets_into_no_profile(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    for folder, path in ((template, "template/client/client.conf.jinja"), (project, "client/client.conf")):
+        text = (folder / path).read_text()
+        (folder / path).write_text(text.replace("connect-retry 1 5", f"connect-retry 1 {len(path)}"))
+        commit(folder, "Wait for another time")
+    git(template, "tag", "v1.1.0")
+    before = snapshot(project / "local")
+    command = [*COPIER, "update", "--trust", "--defaults", "--quiet"]
+    refusal = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    (line,) = (
+        number
+        for number, text in enumerate((project / "client/client.conf").read_text().splitlines(), start=1)
+        if text.startswith("<<<<<<<")
+    )
+    assert refusal.returncode != 0
+    assert f"client/client.conf:{line} holds a conflict marker of a merge" in refusal.stderr
+    assert snapshot(project / "local") == before
+    git(project, "checkout", "--theirs", "client/client.conf")
+    commit(project, "Settled")
+    update(project, "--vcs-ref=:current:")
+    assert archived(project) == ["0001", "0002"]
+    assert_whole(project)
+
+
 def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     project = scaffold(template, tmp_path / "devkit")
     run(project, sys.executable, "scripts/client.py", "add", "alice")

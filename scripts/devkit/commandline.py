@@ -1,6 +1,7 @@
 """What the commands' entry points share: options, and errors turned into one sentence and an exit code."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
@@ -13,6 +14,9 @@ from devkit.answers import ANSWERS_FILE
 from devkit.errors import UserError
 
 WIDE = 200
+# What the commands render from and run; a merge may leave a conflict in each.
+MERGED_FILES = (ANSWERS_FILE, "client/client.conf", "compose.yaml", "server/server.conf")
+CONFLICT_MARKER = re.compile(rb"(<{7}|={7}|>{7})(\s|\Z)")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -23,10 +27,25 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def project_folder() -> Path:
-    """Where the user works: the current folder, or else the project that the script stands in."""
+    """Where the user works: the current folder, or else the project that the script stands in.
+
+    Raises UserError when a merge has left a conflict in it, which would end up in profiles and in what runs.
+    """
     here = Path.cwd()
     home_of_script = Path(sys.argv[0]).absolute().parent.parent
-    return here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
+    project = here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
+    _refuse_conflicts(project)
+    return project
+
+
+def _refuse_conflicts(project: Path) -> None:
+    for path in (project / name for name in MERGED_FILES):
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        for number, line in enumerate(lines, start=1):
+            if CONFLICT_MARKER.match(line):
+                raise UserError(
+                    f"{path}:{number} holds a conflict marker of a merge: settle the conflict there, then try again."
+                )
 
 
 def show(result: RenderableType) -> None:
