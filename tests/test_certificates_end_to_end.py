@@ -12,8 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, copy_project
 from tests.lab import Mac
-from tests.lab.cache import client_programs
-from tests.vpn import connected, eventually, fetch, place, script, start_client, up, web
+from tests.vpn import connected, eventually, fetch, in_client_programs, place, script, start_client, up, web
 
 DONE = "Initialization Sequence Completed"
 
@@ -189,13 +188,6 @@ def test_several_clients_over_udp(mac: Mac) -> None:
             pinged = mac.run("ping", "-I", device, "-i", "0.1", "-c", "20", "10.213.94.1").stdout
             assert " 0% packet loss" in pinged
     assert script(mac, project, "down").returncode == 0
-
-
-def in_client_programs(mac: Mac) -> list[str]:
-    """What runs a command in the root filesystem of the client programs, where the Mac's home is /mnt."""
-    root = client_programs()
-    mounts = f"mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && mount --bind {mac.home} {root}/mnt"
-    return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec chroot {root} "$@"', "-"]
 
 
 def test_newest_openvpn_series_connects(mac: Mac, project: Path) -> None:

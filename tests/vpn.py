@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import WEB_IMAGE, Mac
+from tests.lab.cache import client_programs
 
 CONNECT_SECONDS = 30
 
@@ -95,6 +96,13 @@ def connected(mac: Mac, profile: Path, program: Sequence[str] = ("openvpn",)) ->
     with start_client(mac, profile, program) as client:
         client.wait_for("Initialization Sequence Completed")
         yield client
+
+
+def in_client_programs(mac: Mac) -> list[str]:
+    """What runs a command in the root filesystem of the client programs, where the Mac's home is /mnt."""
+    root = client_programs()
+    mounts = f"mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && mount --bind {mac.home} {root}/mnt"
+    return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec chroot {root} "$@"', "-"]
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -25,6 +25,9 @@ WARN_BEFORE_END = timedelta(days=30)
 MOST_ROWS = 20
 OUTSIDE = "outside the routes"
 UNKNOWN_FILTER = "the engine's packet filter is not known"
+NETWORKMANAGER_SETTINGS = (
+    "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
+)
 HTTP_PORTS = {"80/tcp": "http", "443/tcp": "https", "3000/tcp": "http", "5000/tcp": "http", "8000/tcp": "http",
               "8080/tcp": "http", "8443/tcp": "https", "8888/tcp": "http", "9090/tcp": "http"}  # fmt: skip
 
@@ -226,8 +229,8 @@ def opening_steps(profile: str, bundle: str, system: OperatingSystem) -> Sequenc
             return (
                 f"by hand:         sudo openvpn --config {profile}",
                 f"NetworkManager:  nmcli connection import type openvpn file {profile}",
-                # Or NetworkManager would send everything through the VPN.
-                f"                 nmcli connection modify {PurePath(profile).stem} ipv4.never-default yes",
+                # Or NetworkManager would send everything through the VPN. It does not read the profile's filters.
+                f"                 nmcli connection modify {PurePath(profile).stem} {NETWORKMANAGER_SETTINGS}",
             )
 
 
