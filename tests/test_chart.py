@@ -115,7 +115,7 @@ def mounted(documents: list[dict[str, Any]], volume_name: str) -> dict[str, tupl
 def test_pod_mounts_what_compose_mounts_byte_for_byte(helm: Path, tmp_path: Path) -> None:
     # Names that YAML might take for something else.
     project = copy_project(tmp_path / "devkit", client_name="1e5")
-    add = [sys.executable, "scripts/client.py", "add", "on", "null", "0x1f", "12"]
+    add = [sys.executable, "scripts/client.py", "add", "on", "null", "0x1f", "12", "y", "N"]
     subprocess.run(add, cwd=project, check=True, capture_output=True)
     documents = rendered(helm, project)
     configs, clients = mounted(documents, "configs"), mounted(documents, "clients")
@@ -123,7 +123,7 @@ def test_pod_mounts_what_compose_mounts_byte_for_byte(helm: Path, tmp_path: Path
     folder = project / "local/configs"
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {name: content for name, (content, _) in shared.items()} == files
-    assert set(clients) == {"1e5", "on", "null", "0x1f", "12"}
+    assert set(clients) == {"1e5", "on", "null", "0x1f", "12", "y", "N"}
     # As root reads the keys, and nobody the rest.
     assert {name for name, (_, mode) in shared.items() if mode == 0o400} == {"server.key", "tls-crypt-v2.key"}
     assert {mode for _, mode in shared.values()} == {0o400, 0o444}

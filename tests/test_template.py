@@ -1,5 +1,6 @@
 """What `copier copy` makes, and what it refuses."""
 
+import json
 import os
 import re
 import stat
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from devkit.answers import parse_answers
+from devkit.answers import parse_answers, read_answers
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.lab import Mac
 
 COPY = [sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--quiet", "--vcs-ref=HEAD"]
 
@@ -56,6 +58,19 @@ BAD_ANSWERS = [
     ("service_type", "NodePort", "NodePort"),
     ("project_name", "a_-b", "a_-b"),
     ("project_name", "a-", "a-"),
+    *(
+        (name, f"{value}\n", value)
+        for name, value in [
+            ("project_name", "devkit"),
+            ("client_name", "laptop"),
+            ("vpn_host", "vpn.example.org"),
+            ("vpn_host", "192.0.2.7"),
+            ("vpn_listen", "192.0.2.7"),
+            ("vpn_subnet", "10.213.95.0/24"),
+            ("image_registry", "registry.example.org/team"),
+        ]
+    ),
+    ("routes", '["172.16.0.0/12\\n"]', "172.16.0.0/12"),
     ("image_registry", "https://registry.example.org", "https://registry.example.org"),
     ("image_registry", "registry.example.org/team/", "registry.example.org/team/"),
     ("image_registry", "registry.example.org/Team", "registry.example.org/Team"),
@@ -64,6 +79,7 @@ BAD_ANSWERS = [
     ("certificate_days", "0", "0"),
     ("authority_days", "100", "100"),
 ]
+NOT_TEXTS = ("routes", "vpn_port", "certificate_days", "authority_days")
 
 
 @pytest.mark.parametrize(("name", "value", "named"), BAD_ANSWERS)
@@ -77,9 +93,7 @@ def test_bad_answer_is_refused_before_anything_is_written(tmp_path: Path, name: 
 def test_hook_refuses_the_same_answers(project: Path, name: str, value: str, named: str) -> None:
     answers_file = project / ".copier-answers.yml"
     answers = yaml.safe_load(answers_file.read_text())
-    answers[name] = (
-        value if name in ("vpn_host", "project_name", "client_name", "image_registry") else yaml.safe_load(value)
-    )
+    answers[name] = yaml.safe_load(value) if name in NOT_TEXTS else value
     answers_file.write_text(yaml.safe_dump(answers))
     before = snapshot(project)
     refusal = run_generate(project)
@@ -130,6 +144,17 @@ def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen
     compose = yaml.safe_load((project / "compose.yaml").read_text())
     published = {name: service.get("ports") for name, service in compose["services"].items()}
     assert published == {"vpn": [f"{listen}:1194:1194/tcp"], "firewall": None}
+
+
+@pytest.mark.parametrize("name", ["123", "007", "1e5", "0x1f", "null", "true", "no", "y"])
+def test_project_may_be_called_what_yaml_takes_for_something_else(tmp_path: Path, mac: Mac, name: str) -> None:
+    project = copy_project(tmp_path / "devkit", project_name=name)
+    assert run_generate(project).returncode == 0
+    shown = mac.run("docker", "compose", "config", "--format", "json", cwd=project).stdout
+    assert json.loads(shown)["name"] == name
+    assert json.loads(shown)["services"]["relay"]["image"] == f"{name}-gateway"
+    subprocess.run([*COPY[:3], "recopy", *COPY[4:], "--overwrite"], cwd=project, check=True)
+    assert read_answers(project).project_name == name
 
 
 def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) -> None:

@@ -75,8 +75,8 @@ class _ReadableDumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Helm reads 1e5 as a number, and PyYAML does not.
-    style = "|" if "\n" in text else '"' if text[:1].isdigit() else None
+    # Helm reads 1e5 as a number and y as a truth value, and PyYAML does not.
+    style = "|" if "\n" in text else '"' if text[:1].isdigit() or text in ("y", "Y", "n", "N") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
