@@ -1,5 +1,6 @@
 """What the report says of facts that the lab cannot show."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 from devkit.answers import read_answers
 from devkit.facts import Attachment, Container, Engine
 from devkit.material import read_generation
-from devkit.report import Report, as_document, make_report, opening_steps
+from devkit.report import Report, as_document, as_text, make_report, opening_steps
+from rich.console import Console
 
 NOW = datetime.now(UTC)
 
@@ -67,6 +69,25 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
         }
     ]
     assert made.missed == (IPv4Network("192.168.9.0/24"),)
+
+
+@pytest.mark.parametrize(
+    ("host", "listen", "row"),
+    [
+        ("127.0.0.1", "127.0.0.1", None),
+        ("localhost", "127.0.0.1", None),
+        ("vpn.example.org", "0.0.0.0", "Published on  0.0.0.0:1194"),
+        ("192.0.2.7", "10.0.0.7", "Published on  10.0.0.7:1194"),
+    ],
+)
+def test_address_that_the_port_is_published_on_is_shown(project: Path, host: str, listen: str, row: str | None) -> None:
+    answers = replace(read_answers(project), vpn_host=host, vpn_listen=IPv4Address(listen))
+    made = make_report(answers, engine(), project / "local", read_generation(project), (), NOW)
+    assert as_document(made)["endpoint"] == {"host": host, "port": 1194, "protocol": "tcp", "listen": listen}
+    console = Console(record=True, width=200)
+    console.print(as_text(made, "Linux", project))
+    said = console.export_text()
+    assert row in said if row else "Published on" not in said
 
 
 def test_each_system_has_its_own_way_to_open_the_profile() -> None:

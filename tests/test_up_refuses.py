@@ -109,6 +109,17 @@ def test_address_of_another_machine(mac: Mac) -> None:
         assert "this computer does not have that address" in sentence(script(mac, project, "up"))
 
 
+@pytest.mark.parametrize(("host", "listen"), [("127.0.0.1", "192.0.2.9"), ("192.0.2.9", "127.0.0.1")])
+def test_port_that_is_published_where_clients_do_not_look(mac: Mac, host: str, listen: str) -> None:
+    project = copy_project(mac.home / f"listen-{listen}", vpn_host=host, vpn_listen=listen)
+    mac.run("ip", "address", "add", "192.0.2.9/24", "dev", "en0")
+    with refused(mac, project):
+        said = sentence(script(mac, project, "up"))
+        assert f"vpn_listen is {listen}, where clients that come to vpn_host {host} find nothing" in said
+        assert f"--data vpn_listen={host}`" in said
+    mac.run("ip", "address", "del", "192.0.2.9/24", "dev", "en0")
+
+
 @pytest.mark.parametrize("own", ["172.20.5.9/24", "172.0.0.9/8", "10.213.94.77/25"])
 def test_route_that_collides_with_the_computers_own_network(placed: Path, mac: Mac, own: str) -> None:
     mac.run("ip", "address", "add", own, "dev", "en0")

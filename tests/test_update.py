@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from devkit.answers import read_answers
 from devkit.material import read_generation
 
 from tests.conftest import REPOSITORY, snapshot
@@ -131,6 +132,24 @@ def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
     assert refusal.returncode != 0
     assert "sideways" in refusal.stderr
     assert snapshot(project / "local") == before
+
+
+def test_port_is_published_where_a_new_host_is(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+
+    def answer(*data: str) -> str:
+        update(project, "--vcs-ref=:current:", "--data=rotate=none", *(f"--data={each}" for each in data))
+        commit(project, "Other answers")
+        return str(read_answers(project).vpn_listen)
+
+    for data, listen in [
+        (["vpn_host=192.0.2.7"], "192.0.2.7"),
+        (["vpn_host=vpn.example.org"], "0.0.0.0"),
+        (["vpn_listen=192.0.2.8"], "192.0.2.8"),
+        (["vpn_host=192.0.2.7"], "192.0.2.8"),  # one's own answer stays
+    ]:
+        assert answer(*data) == listen
+        assert f'ports: ["{listen}:1194:1194/tcp"]' in (project / "compose.yaml").read_text()
 
 
 def test_conflict_that_an_update_leaves_is_named_and_gets_into_no_profile(template: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
         project_name=_matching(document, "project_name", PROJECT_NAME, "a name for a Compose project and an image"),
         client_name=_client_name(document),
         vpn_host=vpn_host,
-        vpn_listen=_address(document, "vpn_listen"),
+        vpn_listen=_address(document, "vpn_listen") if "vpn_listen" in document else address_to_listen_on(vpn_host),
         vpn_port=vpn_port,
         vpn_protocol=_protocol(document),
         kubernetes=_kubernetes(document),
@@ -121,6 +121,11 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
         certificate_days=certificate_days,
         authority_days=_whole_number(document, "authority_days", certificate_days, 36500),
     )
+
+
+def address_to_listen_on(vpn_host: str) -> IPv4Address:
+    """Where the port is published for clients that come to this host, unless the user answers otherwise."""
+    return _address_or_none(vpn_host) or IPv4Address("127.0.0.1" if vpn_host == "localhost" else "0.0.0.0")  # noqa: S104
 
 
 def _text(document: Mapping[str, object], name: str) -> str:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from devkit import host
-from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.answers import CHANGE_ANSWER, Answers, address_to_listen_on
 from devkit.errors import UserError
 from devkit.generation import Generation
 from devkit.report import ends_of
+
+ANY_ADDRESS = IPv4Address(0)
 
 
 def check_ends(generation: Generation) -> None:
@@ -28,6 +30,17 @@ def check_port(answers: Answers) -> None:
         raise UserError(
             f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} cannot be published because {fault}: "
             f"free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`."
+        )
+
+
+def check_listen(answers: Answers) -> None:
+    """Clients that come to an address of this computer must find the port on that address."""
+    wanted = address_to_listen_on(answers.vpn_host)
+    own = {interface.address.ip for interface in host.interfaces()}
+    if answers.vpn_listen not in (wanted, ANY_ADDRESS) and (wanted.is_loopback or wanted in own):
+        raise UserError(
+            f"vpn_listen is {answers.vpn_listen}, where clients that come to vpn_host {answers.vpn_host} find nothing: "
+            f"change it with `{CHANGE_ANSWER} vpn_listen={wanted}`, or vpn_host."
         )
 
 

@@ -130,6 +130,7 @@ def as_document(report: Report) -> Mapping[str, object]:
     """The report's facts for a program, as JSON has them; times are ISO 8601 in UTC."""
     return {
         **access_document(report.access),
+        "endpoint": _endpoint(report.access.answers) | {"listen": str(report.access.answers.vpn_listen)},
         "engine": {
             "name": report.engine.name,
             "version": report.engine.version,
@@ -162,7 +163,7 @@ def access_document(access: Access) -> Mapping[str, object]:
     answers = access.answers
     return {
         "project": answers.project_name,
-        "endpoint": {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol},
+        "endpoint": _endpoint(answers),
         "profile": str(access.profile) if access.profile else None,
         "tunnelblick_bundle": str(access.bundle) if access.bundle else None,
         "vpn_subnet": str(answers.vpn_subnet),
@@ -171,10 +172,17 @@ def access_document(access: Access) -> Mapping[str, object]:
     }
 
 
+def _endpoint(answers: Answers) -> dict[str, object]:
+    return {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol}
+
+
 def as_text(report: Report, system: OperatingSystem, folder: Path) -> RenderableType:
     """The report for a person who works on this system, in this folder."""
-    where = ("Engine", f"{report.engine.version} on {report.engine.operating_system}")
-    facts = access_table(report.access, [where], system, folder)
+    answers = report.access.answers
+    where = [("Engine", f"{report.engine.version} on {report.engine.operating_system}")]
+    if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
+        where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
+    facts = access_table(report.access, where, system, folder)
     tail = [*how_to_add(report.access.answers.routes, report.missed), *warning_lines(report.warnings)]
     return Group(facts, "", _container_table(report.containers), *tail)
 

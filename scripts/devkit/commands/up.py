@@ -31,9 +31,10 @@ def _up(options: argparse.Namespace) -> None:
     stack.require_compose()
     networks = stack.networks()
     _check_others(stack, networks)
-    # A remote engine publishes the port elsewhere; our own server may hold it already.
-    if engine.local and not any(map(stack.is_ours, stack.containers())):
-        checks.check_port(answers)
+    if engine.local:  # what is published elsewhere may have another address on the way
+        checks.check_listen(answers)
+        if not any(map(stack.is_ours, stack.containers())):  # our own server may hold the port already
+            checks.check_port(answers)
     checks.check_routes(answers, [subnet for network in networks for subnet in network.subnets])
 
     progress = commandline.messages()
