@@ -204,13 +204,19 @@ def test_docker_networks_are_reached_too_and_nothing_is_left_behind(
         # Another pod gains nothing by what is open for the server's.
         other = ["docker", "exec", one.node.container("for-docker-networks", "nginx"), "timeout", "2", "bash", "-c"]
         assert mac.run(*other, f"echo > /dev/tcp/{reached[0]}/80", check=False).returncode == 124
-        # The server's pod is replaced, and with it its address.
+        # Each pod is replaced, the server's with its address: nothing opens meanwhile.
+        with (mac.home / "sampled").open("w") as output:
+            ping = mac.start("ping", "-i", "0.02", outside, output=output)
+        one.run("kubectl", "delete", "pod", "devkit-firewall-0", "--namespace", NAMESPACE)
         mac.run("docker", "run", "--detach", "--network", "pods", BASE_IMAGE, "sleep", "infinity")
         before = one.pod("devkit-0")["metadata"]["uid"]
         one.run("kubectl", "delete", "pod", "devkit-0", "--namespace", NAMESPACE)
         eventually(lambda: pod_exists(one, "devkit-0") and one.pod("devkit-0")["metadata"]["uid"] != before)
         client.wait_for("Initialization Sequence Completed", times=2, seconds=90)
         eventually(lambda: fetch(mac, reached[0], seconds=2) == "200")
+        ping.terminate()
+        ping.wait()
+        assert "bytes from" not in (mac.home / "sampled").read_text()
     # Nothing of the server listens on the node.
     assert engine.run("ss", "-Htln", "sport = :1194").stdout.split()[3:4] == ["127.0.0.1:1194"]
     run = helm_test(one)

@@ -42,6 +42,7 @@ NETWORK_LABEL = "com.docker.compose.network"
 MATERIAL_LABEL = "d4m-devkit.material"
 MATERIAL_VARIABLE = "D4M_MATERIAL"
 HEALTHY_SECONDS = 120
+ENDING_SECONDS = 20  # how long the containers of a pod that was deleted may still have its image
 MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
 
 
@@ -316,7 +317,18 @@ class Stack:
         for image in self._docker.image.list(self._image):
             for name in image.repo_tags or []:
                 if name.startswith(f"{self._image}:"):  # the user may have given it other names
-                    self._docker.image.remove(name)
+                    self._remove_image(name)
+
+    def _remove_image(self, name: str) -> None:
+        deadline = time.monotonic() + ENDING_SECONDS
+        while True:
+            try:
+                self._docker.image.remove(name)
+                break
+            except DockerException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def _labelled(self, label: str, running: bool = False) -> list[Container]:
         """The containers with a label, or with a label of a value (NAME=VALUE)."""
