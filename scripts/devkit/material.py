@@ -11,6 +11,7 @@ that is cut short leaves what follows behind, and the next run brings it up to d
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ LOCK_SECONDS = 30
 STAGING = ".staging"
 OPEN_TO_THE_SERVER = ("configs", "configs/ccd")
 FOLDERS = (*OPEN_TO_THE_SERVER, "clients", "profiles")
+GENERATION_IN_FORCE = re.compile(r"archive/[0-9]{4,}")
+TRACE_OF_A_GENERATION = re.compile(r"(unused-)?[0-9]{4,}")
+RESTORE_ALL = (
+    "restore local/pki from your backup, or move it away if there is none: then `python scripts/generate.py` starts "
+    "anew, and every client needs a new profile."
+)
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,12 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
     """
     with _locked(project) as local:
         archive = make_folder(make_folder(local / "pki") / "archive")
-        made = not any(archive.glob("[0-9]*"))
+        made = not _was_ever_made(local)
         if made:
             _store(archive, generations.first_generation(answers, now), project, answers)
-        if not (local / "pki/current").exists():  # it is new, or a run was cut short before this step
-            point(local / "pki/current", f"archive/{max(path.name for path in archive.glob('[0-9]*'))}")
-        generation = generations.settled(_load(local / "pki/current"), now)
+        if made or _first_run_was_cut_short(local):
+            point(local / "pki/current", "archive/0001")
+        generation = generations.settled(_load(_in_force(project)), now)
         if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
         changed = _apply(project, generation, answers)
@@ -81,7 +88,7 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
     Returns what became of each certificate. Raises as `ensure_material`.
     """
     with _locked(project) as local:
-        current = generations.settled(_load(local / "pki/current"), now)
+        current = generations.settled(_load(_in_force(project)), now)
         if kind == "leaf" and current.authority.credential.end <= now:
             raise UserError(
                 "the authority itself has ended, so it can sign nothing: make a new one with "
@@ -113,9 +120,8 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
             raise UserError(fault)
     if len({name.casefold() for name in names}) < len(names):
         raise UserError("a name stands there twice: give each client one of its own.")
-    with _locked(project) as local:
-        folder = local / "pki/current"
-        current = generations.settled(_load(folder), now)
+    with _locked(project):
+        current = generations.settled(_load(folder := _in_force(project)), now)
         # On a Mac or on Windows, names that differ in case alone would share one file.
         taken = {client.name.casefold(): client.name for client in current.live_clients}
         for name in names:
@@ -137,8 +143,8 @@ def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> 
 
     Raises UserError when there is no such client, and as `ensure_material`.
     """
-    with _locked(project) as local:
-        current = generations.settled(_load(local / "pki/current"), now)
+    with _locked(project):
+        current = generations.settled(_load(_in_force(project)), now)
         if name not in {client.name for client in current.clients}:
             raise UserError(f"there is no client {name!r}: `python scripts/client.py list` shows all.")
         if name in {client.name for client in current.live_clients}:
@@ -151,7 +157,7 @@ def read_generation(project: Path) -> Generation:
 
     Raises UserError when there is none or it is damaged.
     """
-    return _load(local_folder(project) / "pki/current")
+    return _load(_in_force(project))
 
 
 def fingerprint(project: Path) -> str:
@@ -211,7 +217,7 @@ def _store(archive: Path, generation: Generation, project: Path, answers: Answer
 
 def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
     """Bring the folder of the generation in force up to date with it; return whether a file has changed."""
-    folder = (local_folder(project) / "pki/current").resolve()
+    folder = _in_force(project)
     for unfinished in folder.rglob(f"{BESIDE}*"):
         unfinished.unlink()
     wanted = {folder / path: (content, mode) for path, content, mode in
@@ -258,11 +264,40 @@ def _readable_parts(project: Path) -> ReadableParts:
     )
 
 
+def _in_force(project: Path) -> Path:
+    """The folder of the generation in force. Raises UserError when there is none, or when it is lost.
+
+    An older one never takes its place: that would let in whoever was revoked since.
+    """
+    local = local_folder(project)
+    link = local / "pki/current"
+    if not os.path.lexists(link):
+        if not _was_ever_made(local) or _first_run_was_cut_short(local):
+            raise UserError(f"{project} has no certificates yet: run `python scripts/generate.py` first.")
+        raise UserError(f"{link} is missing, the link to the generation in force: {RESTORE_ALL}")
+    target = os.readlink(link) if link.is_symlink() else ""
+    if not GENERATION_IN_FORCE.fullmatch(target.replace("\\", "/")):
+        raise UserError(f"{link} is not the link to a generation that it was: {RESTORE_ALL}")
+    if not link.is_dir():
+        raise UserError(f"{link.parent / target} is missing, and it is in force: {RESTORE_ALL}")
+    return link.resolve()
+
+
+def _was_ever_made(local: Path) -> bool:
+    """Whether there ever was a generation, even if nothing but its traces is left."""
+    return os.path.lexists(local / "pki/current") or any(
+        TRACE_OF_A_GENERATION.fullmatch(path.name) for path in (local / "pki/archive").glob("*")
+    )
+
+
+def _first_run_was_cut_short(local: Path) -> bool:
+    """Whether the very first generation was stored and never switched in: nothing pointed anywhere yet."""
+    traces = [path.name for path in (local / "pki/archive").glob("*") if TRACE_OF_A_GENERATION.fullmatch(path.name)]
+    return traces == ["0001"] and not any(os.path.lexists(local / name) for name in ("pki/current", "configs"))
+
+
 def _load(folder: Path) -> Generation:
-    """Read a generation. Raises UserError when it is not there or damaged."""
-    if not folder.exists():
-        raise UserError(f"{folder.parents[2]} has no certificates yet: run `python scripts/generate.py` first.")
-    folder = folder.resolve()
+    """Read a generation. Raises UserError when it is damaged."""
     try:
         for entry in (folder / "configs/ccd").iterdir():
             if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
