@@ -1,6 +1,7 @@
 """Rotation, clients and revocation on disk: what each does to the set in force, and what a fault leaves."""
 
 import functools
+import io
 import re
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ from devkit.answers import read_answers
 from devkit.errors import UserError
 from devkit.generation import Generation, RotationKind
 from devkit.material import add_clients, ensure_material, read_generation, revoke_client, rotate
+from devkit.report import ends_of, rotation_text
 from filelock import FileLock
+from rich.console import Console
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
 from tests.faults import run_and_die_at
@@ -401,3 +404,44 @@ def test_answers_of_an_older_template_are_refused_with_a_mend(project: Path) -> 
     assert refusal.returncode == 1
     assert "key_type: None is none of" in refusal.stderr
     assert "copier update" in refusal.stderr
+
+
+def test_ended_authority_refuses_new_clients_with_the_way_out_and_still_revokes(project: Path) -> None:
+    answers = read_answers(project)
+    later = NOW + timedelta(days=4000)
+    before = snapshot(project / "local")
+    with pytest.raises(UserError, match=r"the authority itself has ended.*--data rotate=all"):
+        add_clients(project, answers, ["alice"], later)
+    with pytest.raises(UserError, match=r"the authority itself has ended.*--data rotate=all"):
+        ensure_material(project, replace(answers, client_name="laptop"), later)
+    assert snapshot(project / "local") == before
+    revoke_client(project, answers, "docker-for-mac", later)
+    assert read_generation(project).live_clients == ()
+    assert listed(project, "crl.pem") == {read_generation(project).clients[0].credential.serial_number}
+    rotate(project, replace(answers, client_name="laptop"), "all", False, later)
+    assert [client.name for client in read_generation(project).live_clients] == ["laptop"]
+
+
+def test_previous_authority_that_has_ended_hinders_nothing_and_goes_with_any_rotation(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "devkit", certificate_days=40, authority_days=40)
+    answers = replace(read_answers(project), certificate_days=825, authority_days=3650)
+    rotate(project, answers, "all", False, NOW)
+    later = NOW + timedelta(days=50)
+    advice = {end.name: end.renewal for end in ends_of(read_generation(project)) if end.at <= later}
+    assert advice.keys() == {"previous authority", "server"}
+    assert not [renewal for renewal in advice.values() if "rotate=all" in renewal]
+    add_clients(project, answers, ["alice", "bob"], later)
+    revoke_client(project, answers, "bob", later)
+    assert [client.name for client in read_generation(project).live_clients] == ["alice", "docker-for-mac"]
+    rotate(project, answers, "leaf", False, later)
+    assert read_generation(project).previous_authority is None
+    assert read_generation(project).server.end > later
+
+
+def test_leaf_that_ends_with_its_authority_is_renewed_by_a_new_authority_only(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "devkit", certificate_days=29, authority_days=29)
+    assert all("rotate=all" in end.renewal for end in ends_of(read_generation(project)))
+    renewals = rotate(project, read_answers(project), "all", False, NOW + timedelta(days=30))
+    said = io.StringIO()
+    Console(file=said, width=200).print(rotation_text(renewals, "docker-for-mac", "all", False))
+    assert "Old profiles have ended" in said.getvalue()

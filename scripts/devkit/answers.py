@@ -13,8 +13,9 @@ from devkit.errors import UserError
 from devkit.pki import KeyType
 
 ANSWERS_FILE = ".copier-answers.yml"
-# What users are told to type: it takes no new version of the template; the second renews no certificates either.
+# What users are told to type: it takes no new version of the template; the last renews no certificates either.
 UPDATE = "copier update --trust --vcs-ref=:current:"
+NEW_AUTHORITY = f"{UPDATE} --data rotate=all"
 CHANGE_ANSWER = f"{UPDATE} --data rotate=none --data"
 
 # A Compose project's name, and a component of an image's (the grammar of distribution/reference).

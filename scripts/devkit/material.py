@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from devkit import generation as generations
 from devkit import pki
-from devkit.answers import UPDATE, Answers, client_name_fault
+from devkit.answers import NEW_AUTHORITY, Answers, client_name_fault
 from devkit.errors import UserError
 from devkit.files import BESIDE, close_to_others, ignore_in_git, make_folder, point, replace_all, sync, write
 from devkit.generation import Authority, Client, Generation, ReadableParts, RotationKind
@@ -77,6 +77,7 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
             point(local / "pki/current", "archive/0001")
         generation = generations.settled(_load(_in_force(project)), now)
         if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
+            _require_authority(generation, now)
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
         changed = _apply(project, generation, answers)
     return "made" if made else "changed" if changed else "unchanged"
@@ -89,21 +90,24 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
     """
     with _locked(project) as local:
         current = generations.settled(_load(_in_force(project)), now)
-        if kind == "leaf" and current.authority.credential.end <= now:
-            raise UserError(
-                "the authority itself has ended, so it can sign nothing: make a new one with "
-                f"`{UPDATE} --data rotate=all`."
-            )
+        if kind == "leaf":
+            _require_authority(current, now)
         archive = local / "pki/archive"
         folder_before = archive / f"{current.number - 1:04}"
         before = _load(folder_before) if folder_before.exists() else None
         following = generations.rotated(current, before, kind, revoke_now, answers, now)
+        if answers.client_name not in {client.name for client in following.clients}:  # the answer has changed
+            following = generations.with_clients(following, [answers.client_name], answers, now)
         _store(archive, following, project, answers)
         point(local / "pki/current", f"archive/{following.number:04}")
         _link_views(local, answers.client_name)
     old = {client.name: client.credential for client in current.live_clients}
     renewals = [Renewal("server", current.server, following.server)]
-    renewals += [Renewal(client.name, old[client.name], client.credential) for client in following.live_clients]
+    renewals += [
+        Renewal(client.name, old[client.name], client.credential)
+        for client in following.live_clients
+        if client.name in old
+    ]
     if kind == "all":
         renewals.insert(0, Renewal("authority", current.authority.credential, following.authority.credential))
     return tuple(renewals)
@@ -130,6 +134,7 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
                     f"there is a client {taken[name.casefold()]!r} already: `python scripts/client.py show "
                     f"{taken[name.casefold()]}` prints its profile."
                 )
+        _require_authority(current, now)
         superseded = [client for client in current.clients if client.name in names]
         for client in superseded:
             copy = make_folder(folder / "superseded") / f"{client.name}-{client.credential.serial_number:x}.pem"
@@ -150,6 +155,11 @@ def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> 
         if name in {client.name for client in current.live_clients}:
             current = generations.without_client(current, name, now)
         _apply(project, current, answers)
+
+
+def has_generation(project: Path) -> bool:
+    """Whether there is a generation in force, whole or not."""
+    return os.path.lexists(local_folder(project) / "pki/current")
 
 
 def read_generation(project: Path) -> Generation:
@@ -262,6 +272,14 @@ def _readable_parts(project: Path) -> ReadableParts:
         client_conf=_read(project / "client/client.conf").decode(),
         server_conf=_read(project / "server/server.conf").decode(),
     )
+
+
+def _require_authority(generation: Generation, now: datetime) -> None:
+    """The authority must still be able to sign. Raises UserError when it has ended."""
+    if generation.authority.credential.end <= now:
+        raise UserError(
+            f"the authority itself has ended, so it can sign nothing: make a new one with `{NEW_AUTHORITY}`."
+        )
 
 
 def _in_force(project: Path) -> Path:

@@ -110,13 +110,14 @@ def revocation(serial_number: int, now: datetime) -> x509.RevokedCertificate:
 def revocation_list(authority: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime) -> bytes:
     """Make the authority's revocation list, as PEM; its number is the time in microseconds, so it always grows.
 
-    It ends with its authority: OpenVPN rejects every client once a list has lapsed.
+    It ends with its authority: OpenVPN rejects every client once a list has lapsed. One that is made later, of an
+    authority that has ended, is dated back to that end.
     """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.certificate.subject)
-        .last_update(now - CLOCK_SKEW)
-        .next_update(authority.certificate.not_valid_after_utc)
+        .last_update(min(now, authority.end) - CLOCK_SKEW)
+        .next_update(authority.end)
         .add_extension(_authority_key_identifier(authority.certificate), critical=False)
         .add_extension(x509.CRLNumber(int(now.timestamp() * 1_000_000)), critical=False)
     )

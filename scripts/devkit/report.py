@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from devkit.answers import CHANGE_ANSWER, UPDATE, Answers
+from devkit.answers import CHANGE_ANSWER, NEW_AUTHORITY, UPDATE, Answers
 from devkit.facts import Attachment, Container, Engine, Session
 from devkit.generation import Generation, RotationKind
 from devkit.host import OperatingSystem
@@ -38,7 +38,7 @@ class End:
 
     name: str
     at: datetime
-    renewal: str = UPDATE
+    renewal: str
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,16 @@ def make_access(answers: Answers, local: Path, generation: Generation, now: date
 
 def ends_of(generation: Generation) -> tuple[End, ...]:
     """The end of each certificate in force: the authorities', the server's, the live clients'."""
-    names = ("authority", "previous authority")
-    authorities = [
-        End(name, authority.credential.end, f"{UPDATE} --data rotate=all")
-        for name, authority in zip(names, generation.authorities, strict=False)
-    ]
-    clients = [End(client.name, client.credential.end) for client in generation.live_clients]
-    return (*authorities, End("server", generation.server.end), *clients)
+    authority = generation.authority.credential.end
+    leaves = [("server", generation.server.end)]
+    leaves += [(client.name, client.credential.end) for client in generation.live_clients]
+    previous = generation.previous_authority
+    return (
+        End("authority", authority, NEW_AUTHORITY),
+        *([End("previous authority", previous.credential.end, UPDATE)] if previous else []),  # any rotation drops it
+        # A leaf ends with its authority at the latest: only a new authority gives such a one more time.
+        *(End(name, at, NEW_AUTHORITY if at >= authority else UPDATE) for name, at in leaves),
+    )
 
 
 def as_document(report: Report) -> Mapping[str, object]:
@@ -355,7 +358,9 @@ def rotation_text(
         table.add_row(f"and {len(renewals) - MOST_ROWS} more")
     ends = [renewal.old.end for renewal in renewals if renewal.name == client_name]
     until = f", and no longer than {min(ends):%Y-%m-%d}" if ends else ""
-    if revoke_now:
+    authority = renewals[0]
+    had_ended = kind == "all" and authority.old.end <= authority.new.certificate.not_valid_before_utc
+    if revoke_now or had_ended:
         old_profiles = "Old profiles have ended: the server refuses them from its next start on."
     elif kind == "all":
         old_profiles = f"Old profiles know the old authority alone; they work until the next rotation{until}."

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from devkit import commandline
-from devkit.answers import Answers, read_answers
-from devkit.generation import RotationKind
-from devkit.material import ensure_material, local_folder, rotate
+from devkit.answers import read_answers
+from devkit.material import ensure_material, has_generation, local_folder, rotate
 from devkit.report import rotation_text
 
 
@@ -39,23 +36,18 @@ def _generate(options: argparse.Namespace) -> None:
     _mend_scripts(project)
     now = datetime.now(UTC).replace(microsecond=0)
     console = commandline.messages()
+    if options.rotate != "none" and has_generation(project):
+        renewals = rotate(project, answers, options.rotate, options.revoke == "now", now)
+        console.print(rotation_text(renewals, answers.client_name, options.rotate, options.revoke == "now"))
+        return
     profiles = ensure_material(project, answers, now)
     profile = local_folder(project) / f"{answers.client_name}.ovpn"
     if profiles == "made":
         console.print(f"Made the certificates; the profile is {profile}", markup=False)
-    elif options.rotate == "none":
+    else:
         console.print(f"The certificates are there; the profile is {profile}", markup=False)
         if profiles == "changed":
             console.print("The profiles have changed: run `python scripts/up.py`, then import them again.")
-    else:
-        _rotate(console, project, answers, options.rotate, options.revoke == "now", now)
-
-
-def _rotate(
-    console: Console, project: Path, answers: Answers, kind: RotationKind, revoke_now: bool, now: datetime
-) -> None:
-    renewals = rotate(project, answers, kind, revoke_now, now)
-    console.print(rotation_text(renewals, answers.client_name, kind, revoke_now))
 
 
 def _mend_scripts(project: Path) -> None:
