@@ -76,6 +76,57 @@ def test_revoke_now_ends_the_replaced_profiles_too(project: Path) -> None:
     assert listed(project) == serials(old)
 
 
+def test_what_the_next_rotation_revokes_is_known_without_the_archive(project: Path) -> None:
+    generations = [read_generation(project), rotated(project)]
+    shutil.rmtree(project / "local/pki/archive/0001")
+    rotated(project)
+    assert listed(project) == serials(generations[0])
+    assert_whole(project)
+
+
+def test_generation_made_before_it_kept_what_it_replaces_takes_that_from_the_archive(project: Path) -> None:
+    generations = [read_generation(project), rotated(project), rotated(project)]
+    kept = project / "local/pki/current/replaced.txt"
+    text = kept.read_bytes()
+    kept.unlink()
+    ensure_material(project, read_answers(project), NOW)
+    assert kept.read_bytes() == text
+    kept.unlink()
+    rotated(project)
+    assert listed(project) == serials(generations[0]) | serials(generations[1])
+    assert_whole(project)
+
+
+def test_rotation_that_cannot_know_what_it_revokes_is_refused_unless_it_ends_everything(project: Path) -> None:
+    rotated(project)
+    (project / "local/pki/current/replaced.txt").unlink()
+    shutil.rmtree(project / "local/pki/archive/0001")
+    for kind in ("leaf", "all"):
+        refusal = run(project, "generate", f"--rotate={kind}")
+        assert refusal.returncode == 1
+        assert "local/pki/archive/0001 is missing or damaged" in refusal.stderr
+        assert "--data rotate=all --data revoke=now" in refusal.stderr
+    answers = read_answers(project)
+    add_clients(project, answers, ["bob"], NOW)
+    revoke_client(project, answers, "bob", NOW)
+    rotated(project, "all", revoke_now=True)
+    rotated(project)
+    assert_whole(project)
+
+
+def test_client_that_is_revoked_and_issued_anew_leaves_no_older_profile_alive(project: Path) -> None:
+    answers = read_answers(project)
+    add_clients(project, answers, ["bob"], NOW)
+    old = read_generation(project)
+    rotated(project)
+    revoke_client(project, answers, "bob", NOW)
+    own = {client.credential.serial_number for client in old.clients if client.name == "bob"}
+    assert listed(project, "crl.pem") > own
+    assert not listed(project) & own  # as long as it is refused by its name
+    add_clients(project, answers, ["bob"], NOW)
+    assert listed(project) > own
+
+
 def test_new_authority_overlaps_with_the_old_one_for_one_rotation(project: Path) -> None:
     old = read_generation(project)
     current = project / "local/pki/current"
@@ -286,11 +337,14 @@ def work_on(project: Path, work: str) -> None:
             revoke_client(project, answers, "alice", NOW)
 
 
-@pytest.mark.parametrize("work", ["leaf", "all", "add", "revoke"])
+@pytest.mark.parametrize("work", ["leaf", "all", "add", "revoke", "leaf of older code"])
 def test_kill_at_any_step_leaves_one_whole_set_and_the_next_run_completes(
     pristine: Path, tmp_path: Path, work: str
 ) -> None:
     start = grown(pristine, tmp_path / "start")
+    if work == "leaf of older code":
+        (start / "local/pki/current/replaced.txt").unlink()
+        work = "leaf"
     answers = read_answers(start)
     before = read_generation(start)
     step, finished = 0, False

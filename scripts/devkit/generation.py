@@ -3,13 +3,14 @@
 authority.crt, .key             the authority that signs the clients' certificates
 previous-authority.crt, .key    after `rotate=all`: the one before, which old profiles still know
 crl.pem                         all that these authorities have revoked
+replaced.txt                    what the generation before issued, and the next rotation revokes
 clients/NAME.pem                each client's certificate, private key and tls-crypt-v2 key
 configs/                        exactly what the server's container mounts
 profiles/                       what users import
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -27,6 +28,10 @@ PRIVATE = 0o600
 READABLE = 0o644
 END_OF_BLOCK = b"-----END "
 END_OF_LIST = b"-----END X509 CRL-----\n"
+SERVER = "server"  # beside the clients' names, of which it is none
+REPLACED_HEADER = """\
+# Serial numbers that the generation before issued; the next rotation revokes them, or who revokes their client does.
+# SHA-256 of the lines below: """
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ def parse_client(name: str, pem: bytes) -> Client:
 
 @dataclass(frozen=True)
 class Generation:
-    """One set; `crl` and `server_crl` are PEM, one list for each authority."""
+    """One set; `crl` and `server_crl` are PEM, one list for each authority.
+
+    `replaced` has the serial numbers that the generation before issued and that are not revoked yet, by the names of
+    the clients and `SERVER`; None when they are not known.
+    """
 
     number: int
     authority: Authority
@@ -79,6 +88,7 @@ class Generation:
     clients: tuple[Client, ...]
     crl: bytes
     server_crl: bytes
+    replaced: Mapping[str, int] | None
 
     @property
     def authorities(self) -> tuple[Authority, ...]:
@@ -114,6 +124,7 @@ def first_generation(answers: Answers, now: datetime) -> Generation:
         clients=(),
         crl=b"",
         server_crl=b"",
+        replaced={},
     )
     return with_clients(with_lists(generation, now), [answers.client_name], answers, now)
 
@@ -129,18 +140,26 @@ def with_clients(generation: Generation, names: Sequence[str], answers: Answers,
         for name in names
     )
     kept = tuple(client for client in generation.clients if client.name not in names)
+    # What it used before its last renewal must not come back with its name.
+    generation = _revoking(generation, _replaced_of(generation, names), now)
     return with_lists(replace(generation, clients=tuple(sorted(kept + new, key=lambda each: each.name))), now)
 
 
 def without_client(generation: Generation, name: str, now: datetime) -> Generation:
-    """Revoke a client's certificate."""
-    (serial_number,) = (client.credential.serial_number for client in generation.clients if client.name == name)
-    return with_lists(_revoking(generation, [serial_number], now), now)
+    """Revoke a client's certificate, and the one that it replaced."""
+    serial_numbers = [client.credential.serial_number for client in generation.clients if client.name == name]
+    return with_lists(_revoking(generation, [*serial_numbers, *_replaced_of(generation, [name])], now), now)
+
+
+def in_use(generation: Generation) -> Mapping[str, int]:
+    """The serial numbers that clients and server use, by name: what the next generation replaces."""
+    return {client.name: client.credential.serial_number for client in generation.live_clients} | {
+        SERVER: generation.server.serial_number
+    }
 
 
 def rotated(
     current: Generation,
-    before: Generation | None,
     kind: RotationKind,
     revoke_now: bool,
     answers: Answers,
@@ -148,12 +167,12 @@ def rotated(
 ) -> Generation:
     """Renew the server's and all live clients' certificates.
 
-    What the generation before the current one issued is revoked, so a profile outlives one rotation; with
+    What the generation before the current one issued (`replaced`) is revoked, so a profile outlives one rotation; with
     `revoke_now` the current one's, too. A new authority (`all`) signs clients only: until the next rotation the
     server's certificate comes from the previous authority, which is all that the profiles in use know.
     """
-    doomed = [leaf.serial_number for leaf in before.leaves] if before else []
-    doomed += [leaf.serial_number for leaf in current.leaves] if revoke_now else []
+    replaced = in_use(current)
+    doomed = [*(current.replaced or {}).values(), *(replaced.values() if revoke_now else ())]
     live = current.live_clients
     refused = tuple(client for client in current.clients if client not in live)
     current = _revoking(current, doomed, now)
@@ -180,6 +199,7 @@ def rotated(
         previous_authority=previous_authority,
         server=_issue_server(previous_authority or authority, answers, now),
         clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
+        replaced={} if revoke_now else replaced,
     )
     return with_lists(following, now)
 
@@ -190,8 +210,7 @@ def with_lists(generation: Generation, now: datetime) -> Generation:
     The server's own leaves out the clients that it refuses by their name, because they have no file in `ccd`: they
     are told AUTH_FAILED, whereas a listed certificate ends in a reset, or over UDP in a time-out.
     """
-    live = {client.name for client in generation.live_clients}
-    by_name = {client.credential.serial_number for client in generation.clients if client.name not in live}
+    by_name = _refused_by_name(generation)
     full, reduced = b"", b""
     for authority in generation.authorities:
         listed = [entry for entry in authority.revoked if entry.serial_number not in by_name]
@@ -203,10 +222,31 @@ def with_lists(generation: Generation, now: datetime) -> Generation:
 def settled(generation: Generation, now: datetime) -> Generation:
     """The same, with the server's list made anew if a run that was cut short left it behind the full one."""
     listed = {entry.serial_number for _, entries in parse_lists(generation.server_crl) for entry in entries}
-    live = {client.name for client in generation.live_clients}
-    by_name = {client.credential.serial_number for client in generation.clients if client.name not in live}
+    by_name = _refused_by_name(generation)
     revoked = {entry.serial_number for authority in generation.authorities for entry in authority.revoked}
     return generation if listed == revoked - by_name else with_lists(generation, now)
+
+
+def _refused_by_name(generation: Generation) -> set[int]:
+    """The serial numbers of clients that have no file in `ccd`."""
+    live = {client.name for client in generation.live_clients} | {SERVER}
+    own = {client.credential.serial_number for client in generation.clients if client.name not in live}
+    return own | {number for name, number in (generation.replaced or {}).items() if name not in live}
+
+
+def replaced_text(replaced: Mapping[str, int]) -> bytes:
+    """Serial numbers by name, as they are kept: with a checksum, because nothing else would tell a part from all."""
+    lines = "".join(f"{name} {number:x}\n" for name, number in sorted(replaced.items()))
+    return f"{REPLACED_HEADER}{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}".encode()
+
+
+def parse_replaced(text: bytes) -> Mapping[str, int]:
+    """Read back what `replaced_text` gave. Raises ValueError when it is damaged."""
+    pairs = [line.split(" ") for line in text.decode().splitlines() if not line.startswith("#")]
+    replaced = {name: int(number, 16) for name, number in pairs}
+    if replaced_text(replaced) != text:
+        raise ValueError("its checksum is wrong")
+    return replaced
 
 
 def parse_lists(pem: bytes) -> Iterator[tuple[x509.Name, tuple[x509.RevokedCertificate, ...]]]:
@@ -230,6 +270,8 @@ def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Ite
         yield PurePosixPath(f"{name}.crt"), authority.credential.certificate_pem, READABLE
         yield PurePosixPath(f"{name}.key"), authority.credential.key_pem, PRIVATE
     yield PurePosixPath("crl.pem"), generation.crl, READABLE
+    if generation.replaced is not None:
+        yield PurePosixPath("replaced.txt"), replaced_text(generation.replaced), READABLE
     configs = PurePosixPath("configs")
     for name, (content, mode) in _server_files(generation).items():
         yield configs / name, content, mode
@@ -288,6 +330,10 @@ def _digest_of_revocations(generation: Generation) -> str:
 
 def _issue_server(authority: Authority, answers: Answers, now: datetime) -> Credential:
     return pki.issue_server(authority.credential, server_name(answers), answers.key_type, answers.certificate_days, now)
+
+
+def _replaced_of(generation: Generation, names: Collection[str]) -> Sequence[int]:
+    return [number for name, number in (generation.replaced or {}).items() if name in names]
 
 
 def _revoking(generation: Generation, serial_numbers: Sequence[int], now: datetime) -> Generation:

@@ -13,9 +13,9 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -75,7 +75,7 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
             _store(archive, generations.first_generation(answers, now), project, answers)
         if made or _first_run_was_cut_short(local):
             point(local / "pki/current", "archive/0001")
-        generation = generations.settled(_load(_in_force(project)), now)
+        generation = _settled(project, now)
         if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
             _require_authority(generation, now)
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
@@ -89,13 +89,17 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
     Returns what became of each certificate. Raises as `ensure_material`.
     """
     with _locked(project) as local:
-        current = generations.settled(_load(_in_force(project)), now)
+        current = _settled(project, now)
         if kind == "leaf":
             _require_authority(current, now)
         archive = local / "pki/archive"
-        folder_before = archive / f"{current.number - 1:04}"
-        before = _load(folder_before) if folder_before.exists() else None
-        following = generations.rotated(current, before, kind, revoke_now, answers, now)
+        if current.replaced is None and not (kind == "all" and revoke_now):  # which ends all that was ever issued
+            before = archive / f"{current.number - 1:04}"
+            raise UserError(
+                f"{before} is missing or damaged, so what it issued cannot be revoked: restore it from your backup, or "
+                f"end all that was ever issued with `{NEW_AUTHORITY} --data revoke=now`."
+            )
+        following = generations.rotated(current, kind, revoke_now, answers, now)
         if answers.client_name not in {client.name for client in following.clients}:  # the answer has changed
             following = generations.with_clients(following, [answers.client_name], answers, now)
         _store(archive, following, project, answers)
@@ -125,7 +129,7 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
     if len({name.casefold() for name in names}) < len(names):
         raise UserError("a name stands there twice: give each client one of its own.")
     with _locked(project):
-        current = generations.settled(_load(folder := _in_force(project)), now)
+        current = _settled(project, now)
         # On a Mac or on Windows, names that differ in case alone would share one file.
         taken = {client.name.casefold(): client.name for client in current.live_clients}
         for name in names:
@@ -137,7 +141,10 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
         _require_authority(current, now)
         superseded = [client for client in current.clients if client.name in names]
         for client in superseded:
-            copy = make_folder(folder / "superseded") / f"{client.name}-{client.credential.serial_number:x}.pem"
+            copy = (
+                make_folder(_in_force(project) / "superseded")
+                / f"{client.name}-{client.credential.serial_number:x}.pem"
+            )
             copy.unlink(missing_ok=True)
             write(copy, client.pem)
         _apply(project, generations.with_clients(current, names, answers, now), answers)
@@ -149,7 +156,7 @@ def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> 
     Raises UserError when there is no such client, and as `ensure_material`.
     """
     with _locked(project):
-        current = generations.settled(_load(_in_force(project)), now)
+        current = _settled(project, now)
         if name not in {client.name for client in current.clients}:
             raise UserError(f"there is no client {name!r}: `python scripts/client.py list` shows all.")
         if name in {client.name for client in current.live_clients}:
@@ -282,6 +289,17 @@ def _require_authority(generation: Generation, now: datetime) -> None:
         )
 
 
+def _settled(project: Path, now: datetime) -> Generation:
+    """The generation in force, with what a run that was cut short or older code left out, as far as it is known."""
+    folder = _in_force(project)
+    generation = _load(folder)
+    if generation.replaced is None:  # made before generations kept it
+        with suppress(UserError):
+            before = _load(folder.with_name(f"{generation.number - 1:04}"))
+            generation = replace(generation, replaced=generations.in_use(before))
+    return generations.settled(generation, now)
+
+
 def _in_force(project: Path) -> Path:
     """The folder of the generation in force. Raises UserError when there is none, or when it is lost.
 
@@ -317,7 +335,7 @@ def _first_run_was_cut_short(local: Path) -> bool:
 def _load(folder: Path) -> Generation:
     """Read a generation. Raises UserError when it is damaged."""
     try:
-        for entry in (folder / "configs/ccd").iterdir():
+        for entry in (folder / "configs/ccd").glob("*"):
             if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
                 raise UserError(f"{folder}/clients/{entry.name}.pem is missing: restore it from your backup.")
         crl, server_crl = _read(folder / "crl.pem"), _read(folder / "configs/crl.pem")
@@ -342,9 +360,20 @@ def _load(folder: Path) -> Generation:
             ),
             crl=crl,
             server_crl=server_crl,
+            replaced=_load_replaced(folder),
         )  # fmt: skip
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder} is damaged ({error}): restore it from your backup.") from error
+
+
+def _load_replaced(folder: Path) -> Mapping[str, int] | None:
+    path = folder / "replaced.txt"
+    if not path.exists():
+        return None if int(folder.name) > 1 else {}  # nothing was before the first
+    try:
+        return generations.parse_replaced(_read(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it from your backup.") from error
 
 
 def _load_client(path: Path) -> Client:
