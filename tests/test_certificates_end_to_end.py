@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from devkit import pki
+from devkit.material import read_generation
 
 from tests.conftest import REPOSITORY, copy_project
 from tests.lab import Mac
@@ -79,6 +82,30 @@ def test_old_and_new_profile_connect_while_a_new_authority_takes_over(mac: Mac, 
     during = rotate(mac, project, "--rotate=leaf")
     assert not connects(mac, before)
     assert connects(mac, during)
+    assert connects(mac, project / "local/docker-for-mac.ovpn")
+
+
+def test_stolen_authority_opens_the_door_until_it_is_replaced_at_once(mac: Mac, project: Path) -> None:
+    stolen = read_generation(project)
+    forged = pki.issue_client(stolen.authority.credential, "docker-for-mac", "ecdsa-p256", 825, datetime.now(UTC))
+    parts = re.split("<cert>.*</key>", (project / "local/docker-for-mac.ovpn").read_text(), flags=re.DOTALL)
+    certificate, key = forged.certificate_pem.decode(), forged.key_pem.decode()
+    thief = mac.home / "thief.ovpn"
+    thief.write_text(f"<cert>\n{certificate}</cert>\n<key>\n{key}</key>".join(parts))
+    assert connects(mac, thief)
+    before = rotate(mac, project, "--rotate=all", "--revoke=now")
+    with start_client(mac, before) as client:  # the server does not even answer what its old key has wrapped
+        time.sleep(5)
+        assert DONE not in client.said()
+    thief.write_text(re.sub("<(ca|tls-crypt-v2)>.*?</\\1>\n", "", thief.read_text(), flags=re.DOTALL))
+    with thief.open("a") as profile:  # a thief who has got hold of all that is new, but for a certificate
+        profile.writelines(
+            block.group()
+            for block in re.finditer(
+                "<(ca|tls-crypt-v2)>.*?</\\1>\n", (project / "local/docker-for-mac.ovpn").read_text(), flags=re.DOTALL
+            )
+        )
+    assert not connects(mac, thief)
     assert connects(mac, project / "local/docker-for-mac.ovpn")
 
 

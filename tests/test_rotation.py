@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
-from devkit import material
+from devkit import material, pki
 from devkit.answers import read_answers
 from devkit.errors import UserError
 from devkit.generation import Generation, RotationKind
@@ -145,6 +145,34 @@ def test_new_authority_overlaps_with_the_old_one_for_one_rotation(project: Path)
     assert after.authority.credential.certificate == overlap.authority.credential.certificate
     assert not verify(current / "configs/ca.crt", old_set / "clients/docker-for-mac.pem")
     assert verify(project / "local/pki/archive/0002/configs/ca.crt", current / "configs/server.crt")
+    assert_whole(project)
+
+
+def test_new_authority_with_revoke_now_leaves_a_thief_of_everything_outside(project: Path, tmp_path: Path) -> None:
+    answers = read_answers(project)
+    add_clients(project, answers, ["alice", "bob"], NOW)
+    revoke_client(project, answers, "bob", NOW)
+    rotated(project, "all")  # a second authority, which may have been stolen, too
+    old = read_generation(project)
+    stolen = [
+        pki.issue_client(authority.credential, "alice", "ecdsa-p256", 825, NOW).certificate_pem
+        for authority in old.authorities
+    ]
+    new = rotated(project, "all", revoke_now=True)
+    current = project / "local/pki/current"
+    assert new.authorities == (new.authority,)
+    assert (current / "configs/ca.crt").read_bytes() == new.authority.credential.certificate_pem
+    thieves = [*stolen, *(leaf.certificate_pem for leaf in old.leaves)]
+    for number, certificate in enumerate(thieves):
+        (tmp_path / f"{number}.crt").write_bytes(certificate)
+        assert not verify(current / "configs/ca.crt", tmp_path / f"{number}.crt")
+    assert verify(current / "configs/ca.crt", current / "configs/server.crt", current / "clients/alice.pem")
+    assert new.tls_crypt_v2 != old.tls_crypt_v2
+    old_keys = {client.name: client.tls_crypt_v2 for client in old.clients}
+    assert not [client.name for client in new.live_clients if client.tls_crypt_v2 == old_keys[client.name]]
+    assert [client.name for client in new.live_clients] == ["alice", "docker-for-mac"]
+    assert listed(project, "crl.pem") == {client.credential.serial_number for client in new.clients
+                                          if client.name == "bob"}  # fmt: skip
     assert_whole(project)
 
 

@@ -169,25 +169,34 @@ def rotated(
 
     What the generation before the current one issued (`replaced`) is revoked, so a profile outlives one rotation; with
     `revoke_now` the current one's, too. A new authority (`all`) signs clients only: until the next rotation the
-    server's certificate comes from the previous authority, which is all that the profiles in use know.
+    server's certificate comes from the previous authority, which is all that the profiles in use know. With
+    `revoke_now` nothing that the previous authority signed is trusted any more, and no tls-crypt-v2 key is kept, so
+    neither is of use to a thief.
     """
     replaced = in_use(current)
     doomed = [*(current.replaced or {}).values(), *(replaced.values() if revoke_now else ())]
     live = current.live_clients
     refused = tuple(client for client in current.clients if client not in live)
     current = _revoking(current, doomed, now)
-    authority, previous_authority = current.authority, None
+    authority, previous_authority, tls_crypt_v2 = current.authority, None, current.tls_crypt_v2
     if kind == "all":
         credential = pki.new_authority(answers.project_name, answers.key_type, answers.authority_days, now)
         # The new list takes over who is refused, or they would come back once the old authority is gone.
         authority = Authority(credential).revoking([client.credential.serial_number for client in refused], now)
-        # An authority that has ended cannot help any more.
-        previous_authority = current.authority if current.authority.credential.end > now else None
+        if revoke_now:
+            tls_crypt_v2 = tls_crypt.new_server_key()
+        elif current.authority.credential.end > now:  # one that has ended cannot help any more
+            previous_authority = current.authority
     renewed = tuple(
         replace(
             client,
             credential=pki.issue_client(
                 authority.credential, client.name, answers.key_type, answers.certificate_days, now
+            ),
+            tls_crypt_v2=(
+                client.tls_crypt_v2
+                if tls_crypt_v2 == current.tls_crypt_v2
+                else tls_crypt.new_client_key(tls_crypt_v2, now)
             ),
         )
         for client in live
@@ -198,6 +207,7 @@ def rotated(
         authority=authority,
         previous_authority=previous_authority,
         server=_issue_server(previous_authority or authority, answers, now),
+        tls_crypt_v2=tls_crypt_v2,
         clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
         replaced={} if revoke_now else replaced,
     )
