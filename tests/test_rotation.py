@@ -185,6 +185,36 @@ def test_nothing_is_deleted_and_the_archive_is_never_written_again(project: Path
     assert sorted(path.name for path in archive.iterdir()) == ["0001", "0002", "0003", "0004"]
 
 
+@pytest.mark.parametrize("kind", ["leaf", "all"])
+def test_servers_name_is_set_once_whatever_the_project_is_called_later(project: Path, kind: RotationKind) -> None:
+    imported = (project / "local/docker-for-mac.ovpn").read_text()
+    bundle = (project / "local/docker-for-mac.tblk/Contents/Info.plist").read_text()
+    renamed = replace(read_answers(project), project_name="another")
+    for revoke_now in (False, True):
+        rotate(project, renamed, kind, revoke_now, NOW)
+        generation = read_generation(project)
+        assert generation.server_name == "server.d4m-devkit"
+        names = generation.server.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["server.d4m-devkit"]
+        for profile in (imported, (project / "local/docker-for-mac.ovpn").read_text()):
+            assert re.findall("^verify-x509-name.*$", profile, re.MULTILINE) == [
+                "verify-x509-name server.d4m-devkit name"
+            ]
+        now = (project / "local/docker-for-mac.tblk/Contents/Info.plist").read_text()
+        assert "<string>d4m-devkit.d4m-devkit.docker-for-mac</string>" in bundle
+        assert "<string>d4m-devkit.d4m-devkit.docker-for-mac</string>" in now  # or Tunnelblick would keep both
+
+
+@pytest.mark.parametrize("line", ["verify-x509-name server.another name", "  --verify-x509-name 'CN=x' subject\r"])
+def test_servers_name_in_an_older_client_conf_gives_way_to_the_certificates(project: Path, line: str) -> None:
+    with (project / "client/client.conf").open("a", newline="") as configuration:
+        configuration.write(f"{line}\nverb 4\n")
+    ensure_material(project, read_answers(project), NOW)
+    profile = (project / "local/docker-for-mac.ovpn").read_text()
+    assert re.findall("^.*verify-x509-name.*$", profile, re.MULTILINE) == ["verify-x509-name server.d4m-devkit name"]
+    assert "\nverb 4\n" in profile
+
+
 def test_ended_authority_is_explained_and_replaced(project: Path) -> None:
     answers = read_answers(project)
     later = NOW + timedelta(days=4000)

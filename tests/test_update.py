@@ -124,6 +124,16 @@ def test_rotation_is_chosen_for_one_update_and_not_remembered(
     assert len(read_generation(project).authorities) == 1
 
 
+def test_new_project_name_leaves_old_and_new_profiles_working(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    update(project, "--vcs-ref=:current:", "--data=project_name=another")
+    assert "another" in (project / "compose.yaml").read_text()
+    for generation in ("0001", "0002"):
+        profile = (project / f"local/pki/archive/{generation}/profiles/docker-for-mac.ovpn").read_text()
+        assert profile.count("verify-x509-name server.d4m-devkit name\n") == profile.count("verify-x509-name") == 1
+    assert read_generation(project).server_name == "server.d4m-devkit"
+
+
 def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
     project = scaffold(template, tmp_path / "devkit")
     before = snapshot(project / "local")

@@ -28,6 +28,7 @@ PRIVATE = 0o600
 READABLE = 0o644
 END_OF_BLOCK = b"-----END "
 END_OF_LIST = b"-----END X509 CRL-----\n"
+SERVER_DOMAIN = "server."
 SERVER = "server"  # beside the clients' names, of which it is none
 REPLACED_HEADER = """\
 # Serial numbers that the generation before issued; the next rotation revokes them, or who revokes their client does.
@@ -96,6 +97,11 @@ class Generation:
         return (self.authority, self.previous_authority) if self.previous_authority else (self.authority,)
 
     @property
+    def server_name(self) -> str:
+        """The name in the server's certificate, which every client checks: it is set once, by the first generation."""
+        return pki.common_name(self.server.certificate)
+
+    @property
     def leaves(self) -> tuple[Credential, ...]:
         """The server's and all clients' certificates."""
         return (self.server, *(client.credential for client in self.clients))
@@ -107,11 +113,6 @@ class Generation:
         return tuple(client for client in self.clients if client.credential.serial_number not in revoked)
 
 
-def server_name(answers: Answers) -> str:
-    """The name in the server's certificate, which every client checks."""
-    return f"server.{answers.project_name}"
-
-
 def first_generation(answers: Answers, now: datetime) -> Generation:
     """Make a new authority and all that follows from it."""
     authority = Authority(pki.new_authority(answers.project_name, answers.key_type, answers.authority_days, now))
@@ -119,7 +120,7 @@ def first_generation(answers: Answers, now: datetime) -> Generation:
         number=1,
         authority=authority,
         previous_authority=None,
-        server=_issue_server(authority, answers, now),
+        server=_issue_server(authority, f"{SERVER_DOMAIN}{answers.project_name}", answers, now),
         tls_crypt_v2=tls_crypt.new_server_key(),
         clients=(),
         crl=b"",
@@ -206,7 +207,7 @@ def rotated(
         number=current.number + 1,
         authority=authority,
         previous_authority=previous_authority,
-        server=_issue_server(previous_authority or authority, answers, now),
+        server=_issue_server(previous_authority or authority, current.server_name, answers, now),
         tls_crypt_v2=tls_crypt_v2,
         clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
         replaced={} if revoke_now else replaced,
@@ -290,6 +291,7 @@ def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Ite
     for client in generation.live_clients:
         profile = rendering.profile(
             parts.client_conf,
+            server_name=generation.server_name,
             authority=_trusted(generation),
             certificate=client.credential.certificate_pem,
             key=client.credential.key_pem,
@@ -297,7 +299,7 @@ def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Ite
         )
         profiles = PurePosixPath("profiles")
         yield profiles / f"{client.name}.ovpn", profile, PRIVATE
-        identifier = f"d4m-devkit.{answers.project_name}.{client.name}"
+        identifier = f"d4m-devkit.{generation.server_name.removeprefix(SERVER_DOMAIN)}.{client.name}"
         for path, content in rendering.tunnelblick_bundle(identifier, generation.number, profile).items():
             yield profiles / f"{client.name}.tblk" / path, content, PRIVATE
     yield PurePosixPath("values.yaml"), helm_values(generation, parts, answers), PRIVATE
@@ -338,8 +340,8 @@ def _digest_of_revocations(generation: Generation) -> str:
     return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
 
 
-def _issue_server(authority: Authority, answers: Answers, now: datetime) -> Credential:
-    return pki.issue_server(authority.credential, server_name(answers), answers.key_type, answers.certificate_days, now)
+def _issue_server(authority: Authority, name: str, answers: Answers, now: datetime) -> Credential:
+    return pki.issue_server(authority.credential, name, answers.key_type, answers.certificate_days, now)
 
 
 def _replaced_of(generation: Generation, names: Collection[str]) -> Sequence[int]:

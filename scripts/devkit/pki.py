@@ -71,6 +71,12 @@ def load_credential(certificate_pem: bytes, key_pem: bytes) -> Credential:
     return Credential(certificate, key)
 
 
+def common_name(certificate: x509.Certificate) -> str:
+    """The name that a certificate is for. Raises ValueError when it has not exactly one."""
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(name.value)
+
+
 def new_authority(project_name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
     """Make a self-signed authority that may sign leaves and revocation lists, and no further authority.
 

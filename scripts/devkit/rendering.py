@@ -3,6 +3,7 @@
 import hashlib
 import json
 import plistlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -16,11 +17,18 @@ VALUES_HEADER = """\
 """
 
 
-def profile(skeleton: str, authority: bytes, certificate: bytes, key: bytes, tls_crypt_v2: bytes) -> bytes:
-    """Put a client's material, all PEM, behind the readable part of its profile."""
+# Projects whose client.conf was made before the server's name came from its certificate have the line themselves.
+SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULTILINE)
+
+
+def profile(
+    skeleton: str, server_name: str, authority: bytes, certificate: bytes, key: bytes, tls_crypt_v2: bytes
+) -> bytes:
+    """Put the server's name and a client's material, all PEM, behind the readable part of its profile."""
+    readable = SERVER_NAME_LINE.sub("", skeleton).strip()
     blocks = {"ca": authority, "cert": certificate, "key": key, "tls-crypt-v2": tls_crypt_v2}
     inline = "".join(f"\n<{name}>\n{pem.decode().strip()}\n</{name}>\n" for name, pem in blocks.items())
-    return (skeleton.strip() + "\n" + inline).encode()
+    return f"{readable}\n\nverify-x509-name {server_name} name\n{inline}".encode()
 
 
 def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mapping[PurePosixPath, bytes]:
