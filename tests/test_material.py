@@ -203,6 +203,13 @@ def test_two_runs_at_once_make_one_authority(project: Path) -> None:
     assert [path.name for path in (project / "local/pki/archive").iterdir()] == ["0001"]
 
 
+def put_in_place(path: Path) -> None:
+    """Let a folder with something in it have the place of a file or link."""
+    path.unlink()
+    path.mkdir()
+    (path / "ours").touch()
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -213,7 +220,11 @@ def test_two_runs_at_once_make_one_authority(project: Path) -> None:
         (lambda project: (project / "local/pki/current/clients/docker-for-mac.pem").unlink(), "docker-for-mac.pem"),
         (lambda project: (project / "local/pki/current/clients/docker-for-mac.pem").write_text("x"), "mac.pem"),
         (lambda project: (project / "local/pki/current/authority.key").unlink(), "authority.key"),
-        (lambda project: (project / "local/pki/current/crl.pem").write_text(""), "0001 is damaged"),
+        (lambda project: (project / "client/client.conf").write_bytes(b"\xff"), "client/client.conf is not UTF-8"),
+        (lambda project: put_in_place(project / "local/configs"), "local/configs is not the link that it was"),
+        (lambda project: put_in_place(project / "local/.lock"), "local/.lock is a folder"),
+        (lambda project: put_in_place(project / "local/pki/current"), "local/pki/current is not the link"),
+        (lambda project: (project / "local/pki/current/crl.pem").write_text(""), "crl.pem is damaged"),
     ],
 )
 def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named: str) -> None:

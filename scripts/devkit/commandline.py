@@ -64,9 +64,15 @@ def messages() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def warn(sentences: Iterable[str]) -> None:
+    """Print warnings."""
+    for sentence_ in sentences:
+        messages().print(f"warning: {sentence_}", style="yellow", markup=False)
+
+
 def warn_of_older(up: str) -> None:
     """Warn that the running server has not read what the project says by now; `up` is the command that mends it."""
-    messages().print(f"warning: what runs is older than what is in this folder: `{up}` loads it.", style="yellow")
+    warn([f"what runs is older than what is in this folder: `{up}` loads it."])
 
 
 def follow(progress: Console, what: str, lines: Iterable[str]) -> None:

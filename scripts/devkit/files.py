@@ -15,9 +15,15 @@ BESIDE = ".new-"
 
 
 def make_folder(path: Path, mode: int = 0o700) -> Path:
-    """Make a folder with exactly this mode, if it is not there."""
+    """Make a folder, and see that it has exactly this mode.
+
+    Raises UserError when something else has its place.
+    """
     with suppress(FileExistsError):
         path.mkdir(mode=mode)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder, as it should be: move it away and run this again.")
+    if not has_mode(path, mode):
         path.chmod(mode)
     return path
 
@@ -35,6 +41,11 @@ def ignore_in_git(folder: Path) -> None:
     lines = path.read_bytes().splitlines() if path.exists() else []
     if lines[-1:] != [EVERYTHING]:  # git goes by the last line that matches
         replace_all([(path, b"".join(line + b"\n" for line in [*lines, EVERYTHING]), PRIVATE)])
+
+
+def has_mode(path: Path, mode: int) -> bool:
+    """Whether a file or folder has exactly this mode; on Windows, which has no such modes, always."""
+    return os.name == "nt" or stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -64,13 +75,20 @@ def replace_all(changes: Sequence[tuple[Path, bytes, int]]) -> None:
     sync()
 
 
+def points(link: Path, target: str) -> bool:
+    """Whether `link` is a symbolic link to `target`."""
+    return link.is_symlink() and os.readlink(link) == target
+
+
 def point(link: Path, target: str) -> None:
     """Make `link` a symbolic link to `target`, in one rename, whatever link it was before.
 
-    Raises UserError where the system lets this user make no links.
+    Raises UserError where the system lets this user make no links, and when there is something that is no link.
     """
-    if link.is_symlink() and os.readlink(link) == target:
+    if points(link, target):
         return
+    if os.path.lexists(link) and not link.is_symlink():
+        raise UserError(f"{link} is not the link that it was: move it away and run this again.")
     beside = link.with_name(f"{BESIDE}{link.name}")
     beside.unlink(missing_ok=True)
     try:

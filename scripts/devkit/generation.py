@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from devkit import pki, rendering, tls_crypt
 from devkit.answers import Answers
@@ -63,14 +64,22 @@ class Client:
         return self.credential.certificate_pem + self.credential.key_pem + self.tls_crypt_v2
 
 
-def parse_client(name: str, pem: bytes) -> Client:
-    """Read back what `Client.pem` gave. Raises ValueError when it is damaged."""
-    blocks = pem.splitlines(keepends=True)
-    ends = [number + 1 for number, line in enumerate(blocks) if line.startswith(END_OF_BLOCK)]
-    if len(ends) != 3:
+def parse_client(name: str, pem: bytes, authorities: Sequence[Authority]) -> Client:
+    """Read back what `Client.pem` gave.
+
+    Raises ValueError when it is damaged: one of the authorities must have revoked it, or have issued it to this name.
+    """
+    lines = [line + b"\n" for line in pem.splitlines()]
+    ends = [number + 1 for number, line in enumerate(lines) if line.startswith(END_OF_BLOCK)]
+    if len(ends) != 3 or ends[-1] != len(lines):
         raise ValueError("it does not hold a certificate and two keys")
-    certificate, key, tls_crypt_v2 = (b"".join(blocks[start:end]) for start, end in zip([0, *ends], ends, strict=False))
-    return Client(name, pki.load_credential(certificate, key), tls_crypt_v2)
+    certificate, key, tls_crypt_v2 = (b"".join(lines[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    revoked = {entry.serial_number for authority in authorities for entry in authority.revoked}
+    # The authority that issued what is revoked may be gone, and nobody accepts it anyway.
+    owner = pki.load_certificate(certificate, [authority.credential.certificate for authority in authorities], revoked)
+    if owner.serial_number not in revoked and pki.common_name(owner) != name:
+        raise ValueError("it is somebody else's")
+    return Client(name, pki.load_credential(owner, key), tls_crypt_v2)
 
 
 @dataclass(frozen=True)
@@ -231,18 +240,20 @@ def with_lists(generation: Generation, now: datetime) -> Generation:
 
 
 def settled(generation: Generation, now: datetime) -> Generation:
-    """The same, with the server's list made anew if a run that was cut short left it behind the full one."""
-    listed = {entry.serial_number for _, entries in parse_lists(generation.server_crl) for entry in entries}
+    """The same, with the server's list made anew if it is damaged or a run that was cut short left it behind."""
+    listed = {entry.serial_number for each in _lists(generation.server_crl) for entry in each}
     by_name = _refused_by_name(generation)
     revoked = {entry.serial_number for authority in generation.authorities for entry in authority.revoked}
-    return generation if listed == revoked - by_name else with_lists(generation, now)
+    damaged = not generation.server_crl
+    return with_lists(generation, now) if damaged or listed != revoked - by_name else generation
 
 
 def _refused_by_name(generation: Generation) -> set[int]:
     """The serial numbers of clients that have no file in `ccd`."""
-    live = {client.name for client in generation.live_clients} | {SERVER}
-    own = {client.credential.serial_number for client in generation.clients if client.name not in live}
-    return own | {number for name, number in (generation.replaced or {}).items() if name not in live}
+    # Where names that differ in case alone are one file, one of a live client lets in the other, too.
+    live = {client.name.casefold() for client in generation.live_clients} | {SERVER}
+    own = {client.credential.serial_number for client in generation.clients if client.name.casefold() not in live}
+    return own | {number for name, number in (generation.replaced or {}).items() if name.casefold() not in live}
 
 
 def replaced_text(replaced: Mapping[str, int]) -> bytes:
@@ -260,11 +271,26 @@ def parse_replaced(text: bytes) -> Mapping[str, int]:
     return replaced
 
 
-def parse_lists(pem: bytes) -> Iterator[tuple[x509.Name, tuple[x509.RevokedCertificate, ...]]]:
-    """Issuer and entries of each revocation list. Raises ValueError when one is damaged."""
-    for block in pem.split(END_OF_LIST)[:-1]:
-        revoked = x509.load_pem_x509_crl(block + END_OF_LIST)
-        yield revoked.issuer, tuple(revoked)
+def parse_lists(pem: bytes, authorities: Sequence[x509.Certificate]) -> Sequence[x509.CertificateRevocationList]:
+    """Read the revocation lists of these authorities. Raises ValueError unless each has one, and no more is there."""
+    blocks = _blocks(pem)
+    if len(blocks) != len(authorities):
+        raise ValueError("it does not hold one list for each authority")
+    return [pki.load_revocation_list(block, by) for block, by in zip(blocks, authorities, strict=True)]
+
+
+def lists_pem(lists: Sequence[x509.CertificateRevocationList]) -> bytes:
+    """The lists as they are kept."""
+    return b"".join(each.public_bytes(Encoding.PEM) for each in lists)
+
+
+def _lists(pem: bytes) -> Iterator[x509.CertificateRevocationList]:
+    return (x509.load_pem_x509_crl(block) for block in _blocks(pem))
+
+
+def _blocks(pem: bytes) -> Sequence[bytes]:
+    *blocks, rest = pem.split(END_OF_LIST)
+    return [block + END_OF_LIST for block in blocks] + ([rest] if rest else [])
 
 
 @dataclass(frozen=True)

@@ -13,27 +13,43 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
+from cryptography.x509 import Certificate, CertificateRevocationList
 from filelock import FileLock, Timeout
 
 from devkit import generation as generations
-from devkit import pki
+from devkit import pki, tls_crypt
 from devkit.answers import NEW_AUTHORITY, Answers, client_name_fault
 from devkit.errors import UserError
-from devkit.files import BESIDE, close_to_others, ignore_in_git, make_folder, point, replace_all, sync, write
-from devkit.generation import Authority, Client, Generation, ReadableParts, RotationKind
+from devkit.files import (
+    BESIDE,
+    close_to_others,
+    has_mode,
+    ignore_in_git,
+    make_folder,
+    point,
+    points,
+    replace_all,
+    sync,
+    write,
+)
+from devkit.generation import Authority, Generation, ReadableParts, RotationKind
 from devkit.pki import Credential
+
+Parsed = TypeVar("Parsed")
 
 LOCK_SECONDS = 30
 STAGING = ".staging"
 OPEN_TO_THE_SERVER = ("configs", "configs/ccd")
+VIEWS = {"configs": "pki/current/configs", "clients": "pki/current/profiles", "values.yaml": "pki/current/values.yaml"}
 FOLDERS = (*OPEN_TO_THE_SERVER, "clients", "profiles")
 GENERATION_IN_FORCE = re.compile(r"archive/[0-9]{4,}")
 TRACE_OF_A_GENERATION = re.compile(r"(unused-)?[0-9]{4,}")
@@ -177,15 +193,53 @@ def read_generation(project: Path) -> Generation:
     return _load(_in_force(project))
 
 
+def read_profile(project: Path, answers: Answers, name: str) -> str:
+    """A live client's profile, as it is on the disk.
+
+    Raises UserError when it is not what it should be, and as `read_generation`.
+    """
+    profile = _in_force(project) / "profiles" / f"{name}.ovpn"
+    for path, fault in _faults(project, answers):
+        if path == profile:
+            raise UserError(fault)
+    return profile.read_text(encoding="utf-8")
+
+
+def faults(project: Path, answers: Answers) -> Iterator[str]:
+    """A sentence for each file that follows from others and is not what it should be.
+
+    Raises UserError as `read_generation`.
+    """
+    return (fault for _, fault in _faults(project, answers))
+
+
+def _faults(project: Path, answers: Answers) -> Iterator[tuple[Path, str]]:
+    local, folder = local_folder(project), _in_force(project)
+    modes = has_mode(local, 0o700)  # or else the file system has none
+    generation = _load(folder)
+    if not generation.server_crl:
+        path = folder / "configs/crl.pem"
+        yield path, f"{path} is missing or damaged: `python scripts/generate.py` writes it anew."
+        return
+    for name, content, mode in generations.files(generation, _readable_parts(project), answers):
+        path = folder / name
+        if _content(path) != content:
+            yield path, f"{path} is not what it should be: `python scripts/generate.py` writes it anew."
+        elif modes and not has_mode(path, mode):
+            yield path, f"{path} should have the mode {mode:04o}: `python scripts/generate.py` gives it that."
+    for view, target in VIEWS.items():
+        if not points(local / view, target):
+            yield local / view, f"{local / view} is not the link that it was: `python scripts/generate.py` mends it."
+
+
 def fingerprint(project: Path) -> str:
     """A short digest of all that is read when the services start: another one means that they must start anew."""
-    configs = local_folder(project) / "configs"
+    configs = _in_force(project) / "configs"
     read_at_start = [
-        project / "compose.yaml",
-        project / "server/server.conf",
-        *(configs / name for name in SERVER_FILES),
+        *(_read(project / name, "git") for name in ("compose.yaml", "server/server.conf")),
+        *(_read(configs / name, "your backup") for name in SERVER_FILES),
     ]
-    return hashlib.sha256(b"".join(hashlib.sha256(_read(path)).digest() for path in read_at_start)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in read_at_start)).hexdigest()[:16]
 
 
 def fingerprint_for_cluster(project: Path, answers: Answers) -> str:
@@ -202,6 +256,8 @@ def _locked(project: Path) -> Iterator[Path]:
     """Hold the project's lock; gives its local folder."""
     local = make_folder(local_folder(project))
     close_to_others(local)  # it may have been there before
+    if (local / ".lock").is_dir():
+        raise UserError(f"{local}/.lock is a folder, where a file was: move it away and run this again.")
     try:
         with FileLock(local / ".lock", timeout=LOCK_SECONDS, mode=0o600):
             shutil.rmtree(local / "pki/archive" / STAGING, ignore_errors=True)  # of a run that was cut short
@@ -237,25 +293,42 @@ def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
     folder = _in_force(project)
     for unfinished in folder.rglob(f"{BESIDE}*"):
         unfinished.unlink()
-    wanted = {folder / path: (content, mode) for path, content, mode in
-              generations.files(generation, _readable_parts(project), answers)}  # fmt: skip
-    changes = []
-    for path, (content, mode) in wanted.items():
-        if not path.exists() or path.read_bytes() != content:
-            _make_parents(folder, path)
-            changes.append((path, content, mode))
+    for name in FOLDERS:
+        _make_parents(folder, folder / name / "file")
+    wanted = [(folder / path, content, mode) for path, content, mode in
+              generations.files(generation, _readable_parts(project), answers)]  # fmt: skip
+    changes = [(path, content, mode) for path, content, mode in wanted if _content(path) != content]
+    live = {client.name.casefold() for client in generation.live_clients}  # whose files may be the same on a Mac
+    refused = [client.name for client in generation.clients if client.name.casefold() not in live]
+    in_vain = [path for name in refused for path in (folder / "configs/ccd" / name, folder / f"profiles/{name}.ovpn")
+               if _content(path) is not None]  # fmt: skip
+    for path, _, _ in changes:
+        _make_parents(folder, path)
     if changes:
         replace_all(changes)
-    for path in (folder / "configs/ccd").iterdir():
-        if path not in wanted:
-            path.unlink()
-    for path in (folder / "profiles").iterdir():
-        if path.suffix == ".ovpn" and path not in wanted:
-            path.unlink()
-        elif path.suffix == ".tblk" and path.with_suffix(".ovpn") not in wanted:
-            shutil.rmtree(path)
+    for path, _, mode in wanted:
+        if not has_mode(path, mode):
+            path.chmod(mode)
+    for path in in_vain:
+        path.unlink()
+    for name in refused:
+        bundle = folder / f"profiles/{name}.tblk"
+        if bundle.is_dir():
+            shutil.rmtree(bundle)
     _link_views(local_folder(project), answers.client_name)
     return bool(changes)
+
+
+def _content(path: Path) -> bytes | None:
+    """What is in a file that can be written anew, if it is there. Raises UserError when something has its place."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): move it away, then run `python scripts/generate.py`."
+        ) from error
 
 
 def _make_parents(top: Path, path: Path) -> None:
@@ -264,21 +337,24 @@ def _make_parents(top: Path, path: Path) -> None:
 
 
 def _link_views(local: Path, client_name: str) -> None:
-    point(local / "configs", "pki/current/configs")
-    point(local / "clients", "pki/current/profiles")
-    point(local / "values.yaml", "pki/current/values.yaml")
+    for link, target in VIEWS.items():
+        point(local / link, target)
     for suffix in (".ovpn", ".tblk"):
+        view = local / f"{client_name}{suffix}"
         if (local / f"clients/{client_name}{suffix}").exists():
-            point(local / f"{client_name}{suffix}", f"clients/{client_name}{suffix}")
-        else:  # that client is revoked
-            (local / f"{client_name}{suffix}").unlink(missing_ok=True)
+            point(view, f"clients/{client_name}{suffix}")
+        elif view.is_symlink():  # that client is revoked
+            view.unlink()
 
 
 def _readable_parts(project: Path) -> ReadableParts:
-    return ReadableParts(
-        client_conf=_read(project / "client/client.conf").decode(),
-        server_conf=_read(project / "server/server.conf").decode(),
-    )
+    texts = []
+    for path in (project / "client/client.conf", project / "server/server.conf"):
+        try:
+            texts.append(_read(path, "git").decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8: restore it from git.") from error
+    return ReadableParts(client_conf=texts[0], server_conf=texts[1])
 
 
 def _require_authority(generation: Generation, now: datetime) -> None:
@@ -333,59 +409,79 @@ def _first_run_was_cut_short(local: Path) -> bool:
 
 
 def _load(folder: Path) -> Generation:
-    """Read a generation. Raises UserError when it is damaged."""
-    try:
-        for entry in (folder / "configs/ccd").glob("*"):
-            if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
-                raise UserError(f"{folder}/clients/{entry.name}.pem is missing: restore it from your backup.")
-        crl, server_crl = _read(folder / "crl.pem"), _read(folder / "configs/crl.pem")
-        revoked = dict(generations.parse_lists(crl))
-        authorities = [
-            Authority(credential, revoked[credential.certificate.subject])
-            for credential in (
-                pki.load_credential(_read(folder / f"{name}.crt"), _read(folder / f"{name}.key"))
-                for name in ("authority", "previous-authority")
-                if name == "authority" or (folder / f"{name}.crt").exists()
-            )
-        ]
-        return Generation(
-            number=int(folder.name),
-            authority=authorities[0],
-            previous_authority=authorities[1] if authorities[1:] else None,
-            server=pki.load_credential(_read(folder / "configs/server.crt"), _read(folder / "configs/server.key")),
-            tls_crypt_v2=_read(folder / "configs/tls-crypt-v2.key"),
-            clients=tuple(
-                _load_client(path) for path in sorted((folder / "clients").glob("*.pem"))
-                if not path.name.startswith(BESIDE)
-            ),
-            crl=crl,
-            server_crl=server_crl,
-            replaced=_load_replaced(folder),
-        )  # fmt: skip
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{folder} is damaged ({error}): restore it from your backup.") from error
+    """Read a generation. Raises UserError that names the file when one is missing or damaged.
+
+    What follows from the others may be: the server's list comes back empty then, and the rest is not looked at.
+    """
+    configs = folder / "configs"
+    for entry in (configs / "ccd").glob("*"):
+        if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
+            raise UserError(f"{folder}/clients/{entry.name}.pem is missing: restore it from your backup.")
+    credentials = [_load_credential(folder / "authority", ())]
+    overlap = _read(folder / "crl.pem", "your backup").count(generations.END_OF_LIST) > 1
+    if overlap or any(os.path.lexists(folder / f"previous-authority.{suffix}") for suffix in ("crt", "key")):
+        credentials.append(_load_credential(folder / "previous-authority", ()))
+    certificates = [credential.certificate for credential in credentials]
+    parse_lists = partial(generations.parse_lists, authorities=certificates)
+    lists = _parse(folder / "crl.pem", parse_lists)
+    authorities = [Authority(each, tuple(revoked)) for each, revoked in zip(credentials, lists, strict=True)]
+    server_lists: Sequence[CertificateRevocationList] = ()
+    with suppress(UserError):
+        server_lists = _parse(configs / "crl.pem", parse_lists)
+    generation = Generation(
+        number=int(folder.name),
+        authority=authorities[0],
+        previous_authority=authorities[1] if authorities[1:] else None,
+        server=_load_credential(configs / "server", certificates),
+        tls_crypt_v2=_parse(configs / "tls-crypt-v2.key", tls_crypt.parse_server_key),
+        clients=tuple(
+            _parse(path, partial(generations.parse_client, path.stem, authorities=authorities))
+            for path in sorted((folder / "clients").glob("*.pem"))
+            if not path.name.startswith(BESIDE)
+        ),
+        crl=generations.lists_pem(lists),
+        server_crl=generations.lists_pem(server_lists),
+        replaced=_load_replaced(folder),
+    )
+    _check_tls_crypt_keys(folder, generation)
+    return generation
+
+
+def _load_credential(path: Path, issuers: Sequence[Certificate]) -> Credential:
+    certificate = _parse(path.with_name(f"{path.name}.crt"), lambda pem: pki.load_certificate(pem, issuers))
+    return _parse(path.with_name(f"{path.name}.key"), lambda pem: pki.load_credential(certificate, pem))
 
 
 def _load_replaced(folder: Path) -> Mapping[str, int] | None:
     path = folder / "replaced.txt"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None if int(folder.name) > 1 else {}  # nothing was before the first
+    return _parse(path, generations.parse_replaced)
+
+
+def _check_tls_crypt_keys(folder: Path, generation: Generation) -> None:
+    """The server must know each live client's key. Raises UserError that names the file that is damaged."""
+    live = generation.live_clients
+    unknown = [each for each in live if not tls_crypt.is_wrapped_by(each.tls_crypt_v2, generation.tls_crypt_v2)]
+    if unknown:
+        damaged = [] if len(unknown) < len(live) else [folder / "configs/tls-crypt-v2.key"]
+        damaged += [] if len(unknown) > 1 and damaged else [folder / "clients" / f"{unknown[0].name}.pem"]
+        raise UserError(f"{' or '.join(map(str, damaged))} is damaged: restore it from your backup.")
+
+
+def _parse(path: Path, parse: Callable[[bytes], Parsed]) -> Parsed:
+    """Read a file that nothing else could stand in for. Raises UserError that names it when that fails."""
+    data = _read(path, "your backup")
     try:
-        return generations.parse_replaced(_read(path))
+        return parse(data)
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it from your backup.") from error
+        raise UserError(f"{path} is damaged: restore it from your backup.") from error
 
 
-def _load_client(path: Path) -> Client:
-    try:
-        return generations.parse_client(path.stem, _read(path))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it from your backup.") from error
-
-
-def _read(path: Path) -> bytes:
+def _read(path: Path, source: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        source = "your backup" if "local" in path.parts else "git"
         raise UserError(f"{path} is missing: restore it from {source}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): mend that, or restore it from {source}.") from error

@@ -4,12 +4,14 @@ Pure: nothing here touches a file. Certificates follow RFC 5280; times are UTC, 
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,16 +61,51 @@ class Credential:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def load_credential(certificate_pem: bytes, key_pem: bytes) -> Credential:
-    """Read back what `Credential` wrote.
+def load_certificate(
+    pem: bytes, issuers: Sequence[x509.Certificate] = (), revoked: Collection[int] = ()
+) -> x509.Certificate:
+    """Read back `Credential.certificate_pem`; without issuers the certificate must be its own.
 
-    Raises ValueError when either is damaged or the two do not belong together.
+    Raises ValueError when it is damaged, or signed by somebody else and not among the revoked serial numbers.
     """
-    certificate = x509.load_pem_x509_certificate(certificate_pem)
-    key = load_pem_private_key(key_pem, password=None)
-    if not isinstance(key, PrivateKey) or key.public_key() != certificate.public_key():
-        raise ValueError("the private key does not belong to the certificate")
-    return Credential(certificate, key)
+    with _damage_as_value_error():
+        certificate = x509.load_pem_x509_certificate(pem)
+        if certificate.serial_number in revoked:
+            return certificate
+        by_name = [issuer for issuer in issuers or [certificate] if issuer.subject == certificate.issuer]
+        if not by_name:
+            raise ValueError("it was issued by another authority")
+        certificate.verify_directly_issued_by(by_name[0])
+        return certificate
+
+
+def load_credential(certificate: x509.Certificate, key_pem: bytes) -> Credential:
+    """Read back `Credential.key_pem`.
+
+    Raises ValueError when it is damaged or does not belong to the certificate.
+    """
+    with _damage_as_value_error():
+        key = load_pem_private_key(key_pem, password=None)
+        if not isinstance(key, PrivateKey) or key.public_key() != certificate.public_key():
+            raise ValueError("the private key does not belong to the certificate")
+        return Credential(certificate, key)
+
+
+def load_revocation_list(pem: bytes, authority: x509.Certificate) -> x509.CertificateRevocationList:
+    """Read back what `revocation_list` gave. Raises ValueError when it is damaged, or signed by somebody else."""
+    with _damage_as_value_error():
+        revoked = x509.load_pem_x509_crl(pem)
+        if not revoked.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # an authority's key signs
+            raise ValueError("its signature is wrong")
+        return revoked
+
+
+@contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, InternalError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(f"it is damaged: {error}") from error
 
 
 def common_name(certificate: x509.Certificate) -> str:

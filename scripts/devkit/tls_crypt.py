@@ -20,11 +20,44 @@ _METADATA_TIMESTAMP = 1
 _TAG_BYTES = 32
 _LENGTH_BYTES = 2
 _KEY_BYTES = 256
+_SERVER_KEY_BYTES = 128
 
 
 def new_server_key() -> bytes:
     """Make a server key, as PEM. Replacing it invalidates every client key that it wrapped."""
-    return _pem(_SERVER_LABEL, secrets.token_bytes(128))
+    return _pem(_SERVER_LABEL, secrets.token_bytes(_SERVER_KEY_BYTES))
+
+
+def parse_server_key(pem: bytes) -> bytes:
+    """The key as `new_server_key` gave it. Raises ValueError when it is damaged."""
+    key = _unpem(_SERVER_LABEL, pem)
+    if len(key) != _SERVER_KEY_BYTES:
+        raise ValueError(f"this is no {_SERVER_LABEL}")
+    return _pem(_SERVER_LABEL, key)
+
+
+def is_wrapped_by(client_key: bytes, server_key: bytes) -> bool:
+    """Whether a server with this key accepts the client's key, both as PEM.
+
+    Raises ValueError when the server's is damaged.
+    """
+    encryption_key, authentication_key = _halves(server_key)
+    try:
+        data = _unpem(_CLIENT_LABEL, client_key)
+    except ValueError:
+        return False
+    key, tag, encrypted, length = (
+        data[:_KEY_BYTES],
+        data[_KEY_BYTES : _KEY_BYTES + _TAG_BYTES],
+        data[_KEY_BYTES + _TAG_BYTES : -_LENGTH_BYTES],
+        data[-_LENGTH_BYTES:],
+    )
+    if len(encrypted) < _KEY_BYTES:
+        return False
+    decryptor = Cipher(AES(encryption_key), CTR(tag[:16])).decryptor()
+    wrapped = decryptor.update(encrypted) + decryptor.finalize()
+    expected = hmac.digest(authentication_key, length + wrapped, hashlib.sha256)
+    return hmac.compare_digest(expected, tag) and wrapped.startswith(key)
 
 
 def new_client_key(server_key: bytes, now: datetime) -> bytes:
@@ -32,8 +65,7 @@ def new_client_key(server_key: bytes, now: datetime) -> bytes:
 
     Raises ValueError when the server's key is damaged.
     """
-    server = _unpem(_SERVER_LABEL, server_key)
-    encryption_key, authentication_key = server[:32], server[64:96]
+    encryption_key, authentication_key = _halves(server_key)
     key = secrets.token_bytes(_KEY_BYTES)
     metadata = struct.pack(">Bq", _METADATA_TIMESTAMP, int(now.timestamp()))
     length = struct.pack(">H", _TAG_BYTES + len(key) + len(metadata) + _LENGTH_BYTES)
@@ -41,6 +73,12 @@ def new_client_key(server_key: bytes, now: datetime) -> bytes:
     encryptor = Cipher(AES(encryption_key), CTR(tag[:16])).encryptor()
     wrapped = tag + encryptor.update(key + metadata) + encryptor.finalize() + length
     return _pem(_CLIENT_LABEL, key + wrapped)
+
+
+def _halves(server_key: bytes) -> tuple[bytes, bytes]:
+    """What a server's key encrypts with, and what it authenticates with."""
+    server = _unpem(_SERVER_LABEL, server_key)
+    return server[:32], server[64:96]
 
 
 def _pem(label: str, data: bytes) -> bytes:
@@ -51,6 +89,6 @@ def _pem(label: str, data: bytes) -> bytes:
 
 def _unpem(label: str, text: bytes) -> bytes:
     lines = text.decode().strip().splitlines()
-    if lines[0] != f"-----BEGIN {label}-----" or lines[-1] != f"-----END {label}-----":
+    if len(lines) < 3 or lines[0] != f"-----BEGIN {label}-----" or lines[-1] != f"-----END {label}-----":
         raise ValueError(f"this is no {label}")
     return base64.b64decode("".join(lines[1:-1]), validate=True)

@@ -11,7 +11,15 @@ from devkit import commandline
 from devkit.answers import Answers, read_answers
 from devkit.errors import UserError
 from devkit.facts import Session
-from devkit.material import add_clients, fingerprint, profile_path, read_generation, revoke_client
+from devkit.material import (
+    add_clients,
+    faults,
+    fingerprint,
+    profile_path,
+    read_generation,
+    read_profile,
+    revoke_client,
+)
 from devkit.report import client_table, end_warnings, ends_of
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def _list(_: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     generation = read_generation(project)
+    commandline.warn(faults(project, answers))
     errors = commandline.messages()
     sessions: Sequence[Session] = ()
     try:
@@ -52,8 +61,7 @@ def _list(_: argparse.Namespace) -> None:
     except UserError as error:
         errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
     commandline.show(client_table(generation, sessions))
-    for warning in end_warnings(ends_of(generation), _now()):
-        errors.print(f"warning: {warning}", style="yellow", markup=False)
+    commandline.warn(end_warnings(ends_of(generation), _now()))
 
 
 def _revoke(options: argparse.Namespace) -> None:
@@ -85,13 +93,13 @@ def _revoke(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
-    read_answers(project)
+    answers = read_answers(project)
     generation = read_generation(project)
     if options.name not in {client.name for client in generation.clients}:
         raise UserError(f"there is no client {options.name!r}: `python scripts/client.py list` shows all.")
     if options.name not in {client.name for client in generation.live_clients}:
         raise UserError(f"{options.name} is revoked: `python scripts/client.py add {options.name}` issues it anew.")
-    sys.stdout.write(profile_path(project, options.name).read_text())
+    sys.stdout.write(read_profile(project, answers, options.name))
 
 
 def _stack(project: Path, answers: Answers) -> "Stack":

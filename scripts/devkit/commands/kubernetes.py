@@ -12,7 +12,7 @@ from devkit.cluster import NAMESPACE, ClusterTools
 from devkit.cluster_report import as_document, as_text, make_report
 from devkit.errors import UserError
 from devkit.facts import Cluster, ClusterEndpoint
-from devkit.material import ensure_material, fingerprint_for_cluster, local_folder, read_generation
+from devkit.material import ensure_material, faults, fingerprint_for_cluster, local_folder, read_generation
 from devkit.stack import Stack
 
 Command = Callable[[argparse.Namespace], None]
@@ -94,6 +94,7 @@ def status(options: argparse.Namespace) -> None:
     """Print the report and change nothing."""
     project = commandline.project_folder()
     answers = read_answers(project)
+    commandline.warn(faults(project, answers))
     fingerprint = fingerprint_for_cluster(project, answers)
     tools = ClusterTools(project, options.context)
     cluster = tools.cluster()

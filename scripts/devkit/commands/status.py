@@ -10,7 +10,7 @@ from devkit import commandline, host
 from devkit.answers import Answers, read_answers
 from devkit.commands import kubernetes
 from devkit.errors import UserError
-from devkit.material import fingerprint, local_folder, read_generation
+from devkit.material import faults, fingerprint, local_folder, read_generation
 from devkit.report import as_document, as_text, make_report
 from devkit.stack import Stack
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 def _status(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    read_generation(project)
+    commandline.warn(faults(project, answers))
     stack = Stack(project, answers)
     running = stack.running_material()
     if running is None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from devkit import checks, commandline
 from devkit.answers import CHANGE_ANSWER, read_answers
@@ -9,7 +10,7 @@ from devkit.commands import kubernetes
 from devkit.commands.status import show_report
 from devkit.errors import UserError
 from devkit.facts import Network
-from devkit.material import fingerprint, read_generation
+from devkit.material import ensure_material, fingerprint, read_generation
 from devkit.stack import BRIDGE, FORMER_BRIDGE, FORMER_SERVICES, SERVICES, Stack
 
 
@@ -37,6 +38,7 @@ def _up(options: argparse.Namespace) -> None:
             checks.check_port(answers)
     checks.check_routes(answers, [subnet for network in networks for subnet in network.subnets])
 
+    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # the server mounts what it writes
     progress = commandline.messages()
     commandline.follow(progress, "Building the image", stack.build())
     commandline.follow(progress, "Starting the server and the firewall", stack.start(fingerprint(project)))
