@@ -198,3 +198,29 @@ def test_damaged_file_is_named_with_what_to_do_or_written_anew_and_never_carried
             if command in ("rotate", "new authority"):
                 assert_whole(project)
         shutil.rmtree(project)
+
+
+def test_what_is_no_clients_name_is_ignored(project: Path) -> None:
+    current = project / "local/pki/current"
+    for folder in ("clients", "profiles", "profiles/alice.tblk", "configs", "configs/ccd", "."):
+        for name in (
+            ".DS_Store",
+            "Thumbs.db",
+            "desktop.ini",
+            "._alice",
+            "._alice.pem",
+            "._alice.ovpn",
+            "alice copy.pem",
+        ):
+            (current / folder / name).write_bytes(b"\0 left by the system")
+        (current / folder / ".fseventsd").mkdir()
+    assert run(project, "client", "list").stderr.count("warning") == 0
+    for command in (["generate"], ["client", "add", "carol"], ["generate", "--rotate=leaf"]):
+        said = run(project, *command)
+        assert said.returncode == 0, said.stderr
+    assert "alice is revoked." in run(project, "client", "revoke", "alice").stderr
+    generation = read_generation(project)
+    assert [each.name for each in generation.clients] == ["alice", "bob", "carol", "docker-for-mac"]
+    assert [each.name for each in generation.live_clients] == ["carol", "docker-for-mac"]
+    assert (project / "local/pki/archive/0003/configs/ccd/.DS_Store").exists()
+    assert_whole(project)

@@ -236,7 +236,7 @@ def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named
     assert named in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
     if (project / ".copier-answers.yml").exists():
-        assert (project / "local/docker-for-mac.ovpn").exists()
+        assert (project / "local/docker-for-mac.ovpn").is_symlink()
 
 
 def test_full_disk_is_one_sentence_and_the_next_run_completes(project: Path, tmp_path: Path) -> None:

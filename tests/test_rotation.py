@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from devkit import generation as generations
 from devkit import material, pki
 from devkit.answers import read_answers
 from devkit.errors import UserError
@@ -65,9 +66,9 @@ def test_leaf_rotation_renews_all_leaves_under_the_same_authority(project: Path)
 
 
 def test_profile_outlives_one_rotation_and_no_more(project: Path) -> None:
-    generations = [read_generation(project), rotated(project), rotated(project), rotated(project)]
-    assert listed(project) == serials(generations[0]) | serials(generations[1])
-    assert not listed(project) & (serials(generations[2]) | serials(generations[3]))
+    sets = [read_generation(project), rotated(project), rotated(project), rotated(project)]
+    assert listed(project) == serials(sets[0]) | serials(sets[1])
+    assert not listed(project) & (serials(sets[2]) | serials(sets[3]))
 
 
 def test_revoke_now_ends_the_replaced_profiles_too(project: Path) -> None:
@@ -77,15 +78,16 @@ def test_revoke_now_ends_the_replaced_profiles_too(project: Path) -> None:
 
 
 def test_what_the_next_rotation_revokes_is_known_without_the_archive(project: Path) -> None:
-    generations = [read_generation(project), rotated(project)]
+    first = read_generation(project)
+    rotated(project)
     shutil.rmtree(project / "local/pki/archive/0001")
     rotated(project)
-    assert listed(project) == serials(generations[0])
+    assert listed(project) == serials(first)
     assert_whole(project)
 
 
 def test_generation_made_before_it_kept_what_it_replaces_takes_that_from_the_archive(project: Path) -> None:
-    generations = [read_generation(project), rotated(project), rotated(project)]
+    sets = [read_generation(project), rotated(project), rotated(project)]
     kept = project / "local/pki/current/replaced.txt"
     text = kept.read_bytes()
     kept.unlink()
@@ -93,7 +95,7 @@ def test_generation_made_before_it_kept_what_it_replaces_takes_that_from_the_arc
     assert kept.read_bytes() == text
     kept.unlink()
     rotated(project)
-    assert listed(project) == serials(generations[0]) | serials(generations[1])
+    assert listed(project) == serials(sets[0]) | serials(sets[1])
     assert_whole(project)
 
 
@@ -323,6 +325,42 @@ def test_taken_name_is_refused(project: Path) -> None:
         assert "there is a client 'docker-for-mac' already" in refusal.stderr
     assert "a name stands there twice" in run(project, "client", "add", "twin", "Twin").stderr
     assert snapshot(project / "local") == before
+
+
+def test_name_that_differs_from_a_revoked_ones_in_case_alone_is_the_same_name(project: Path) -> None:
+    answers = read_answers(project)
+    add_clients(project, answers, ["bob"], NOW)
+    assert "bob is revoked." in run(project, "client", "revoke", "BOB").stderr
+    before = snapshot(project / "local/pki")
+    refusal = run(project, "client", "add", "Bob")
+    assert refusal.returncode == 1
+    assert "'Bob' is the name of the revoked client 'bob' but for its case" in refusal.stderr
+    assert "bob is revoked" in run(project, "client", "show", "Bob").stderr
+    for name, holder in (("Bob", "bob"), ("DOCKER-for-mac", "docker-for-mac")):
+        renamed = replace(answers, client_name=name)
+        with pytest.raises(UserError, match=f"{name}.*{holder}.*--data client_name={holder}"):
+            ensure_material(project, renamed, NOW)
+        with pytest.raises(UserError, match=f"{name}.*{holder}.*--data client_name={holder}"):
+            rotate(project, renamed, "leaf", False, NOW)
+    assert snapshot(project / "local/pki") == before
+    ensure_material(project, replace(answers, client_name="bob"), NOW)
+    assert not (project / "local/clients/bob.ovpn").exists()
+    add_clients(project, answers, ["bob"], NOW)
+    assert run(project, "client", "show", "BOB").stdout == (project / "local/clients/bob.ovpn").read_text()
+
+
+def test_revoked_client_beside_a_live_one_that_differs_in_case_alone_is_on_the_servers_list(project: Path) -> None:
+    """Older code let it be so; on a Mac's disk the live one's file in `ccd` lets in both."""
+    answers = read_answers(project)
+    add_clients(project, answers, ["bob"], NOW)
+    bob = next(client for client in read_generation(project).clients if client.name == "bob")
+    revoke_client(project, answers, "bob", NOW)
+    generation = generations.with_clients(read_generation(project), ["Bob"], answers, NOW)
+    material._apply(project, generation, answers)  # noqa: SLF001
+    ensure_material(project, answers, NOW)
+    assert bob.credential.serial_number in listed(project)
+    assert {client.name for client in read_generation(project).live_clients} == {"Bob", "docker-for-mac"}
+    assert "Bob is revoked." in run(project, "client", "revoke", "Bob").stderr
 
 
 def test_client_commands_say_what_they_did(project: Path) -> None:

@@ -115,6 +115,15 @@ class Generation:
         """The server's and all clients' certificates."""
         return (self.server, *(client.credential for client in self.clients))
 
+    def client(self, name: str) -> Client | None:
+        """The client of this name, or else the one whose name differs in case alone: on many disks they are one file.
+
+        Old projects may have both.
+        """
+        alike = [client for client in self.clients if client.name.casefold() == name.casefold()]
+        alike.sort(key=lambda client: (client.name != name, client not in self.live_clients))
+        return alike[0] if alike else None
+
     @property
     def live_clients(self) -> tuple[Client, ...]:
         """Those that may connect."""

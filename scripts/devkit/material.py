@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from devkit import generation as generations
 from devkit import pki, tls_crypt
-from devkit.answers import NEW_AUTHORITY, Answers, client_name_fault
+from devkit.answers import CHANGE_ANSWER, CLIENT_NAME, NEW_AUTHORITY, Answers, client_name_fault
 from devkit.errors import UserError
 from devkit.files import (
     BESIDE,
@@ -41,7 +41,7 @@ from devkit.files import (
     sync,
     write,
 )
-from devkit.generation import Authority, Generation, ReadableParts, RotationKind
+from devkit.generation import Authority, Client, Generation, ReadableParts, RotationKind
 from devkit.pki import Credential
 
 Parsed = TypeVar("Parsed")
@@ -92,7 +92,7 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
         if made or _first_run_was_cut_short(local):
             point(local / "pki/current", "archive/0001")
         generation = _settled(project, now)
-        if answers.client_name not in {client.name for client in generation.clients}:  # the answer has changed
+        if _is_new(generation, answers):
             _require_authority(generation, now)
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
         changed = _apply(project, generation, answers)
@@ -116,7 +116,7 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
                 f"end all that was ever issued with `{NEW_AUTHORITY} --data revoke=now`."
             )
         following = generations.rotated(current, kind, revoke_now, answers, now)
-        if answers.client_name not in {client.name for client in following.clients}:  # the answer has changed
+        if _is_new(following, answers):
             following = generations.with_clients(following, [answers.client_name], answers, now)
         _store(archive, following, project, answers)
         point(local / "pki/current", f"archive/{following.number:04}")
@@ -146,13 +146,19 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
         raise UserError("a name stands there twice: give each client one of its own.")
     with _locked(project):
         current = _settled(project, now)
-        # On a Mac or on Windows, names that differ in case alone would share one file.
-        taken = {client.name.casefold(): client.name for client in current.live_clients}
+        live = {client.name.casefold(): client.name for client in current.live_clients}
         for name in names:
-            if name.casefold() in taken:
+            if name.casefold() in live:
+                holder = live[name.casefold()]
                 raise UserError(
-                    f"there is a client {taken[name.casefold()]!r} already: `python scripts/client.py show "
-                    f"{taken[name.casefold()]}` prints its profile."
+                    f"there is a client {holder!r} already: "
+                    f"`python scripts/client.py show {holder}` prints its profile."
+                )
+            revoked = current.client(name)
+            if revoked and revoked.name != name:
+                raise UserError(
+                    f"{name!r} is the name of the revoked client {revoked.name!r} but for its case: issue that anew "
+                    f"with `python scripts/client.py add {revoked.name}`, or choose another name."
                 )
         _require_authority(current, now)
         superseded = [client for client in current.clients if client.name in names]
@@ -166,18 +172,26 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
         _apply(project, generations.with_clients(current, names, answers, now), answers)
 
 
-def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> None:
-    """Revoke a client; one that is revoked already stays so.
+def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> str:
+    """Revoke a client; one that is revoked already stays so. Returns its name as it is spelled in its certificate.
 
     Raises UserError when there is no such client, and as `ensure_material`.
     """
     with _locked(project):
         current = _settled(project, now)
-        if name not in {client.name for client in current.clients}:
-            raise UserError(f"there is no client {name!r}: `python scripts/client.py list` shows all.")
-        if name in {client.name for client in current.live_clients}:
-            current = generations.without_client(current, name, now)
+        client = find_client(current, name)
+        if client in current.live_clients:
+            current = generations.without_client(current, client.name, now)
         _apply(project, current, answers)
+    return client.name
+
+
+def find_client(generation: Generation, name: str) -> Client:
+    """The client of a name. Raises UserError when there is none."""
+    client = generation.client(name)
+    if client is None:
+        raise UserError(f"there is no client {name!r}: `python scripts/client.py list` shows all.")
+    return client
 
 
 def has_generation(project: Path) -> bool:
@@ -357,6 +371,20 @@ def _readable_parts(project: Path) -> ReadableParts:
     return ReadableParts(client_conf=texts[0], server_conf=texts[1])
 
 
+def _is_new(generation: Generation, answers: Answers) -> bool:
+    """Whether the answer `client_name` has become a client's that there is not yet.
+
+    Raises UserError when it is another's but for its case.
+    """
+    client = generation.client(answers.client_name)
+    if client and client.name != answers.client_name:
+        raise UserError(
+            f"the answer client_name {answers.client_name!r} is the name of the client {client.name!r} but for its "
+            f"case: take another with `{CHANGE_ANSWER} client_name={client.name}`."
+        )
+    return client is None
+
+
 def _require_authority(generation: Generation, now: datetime) -> None:
     """The authority must still be able to sign. Raises UserError when it has ended."""
     if generation.authority.credential.end <= now:
@@ -415,7 +443,9 @@ def _load(folder: Path) -> Generation:
     """
     configs = folder / "configs"
     for entry in (configs / "ccd").glob("*"):
-        if not entry.name.startswith(BESIDE) and not (folder / "clients" / f"{entry.name}.pem").exists():
+        # Ours are empty; what the system leaves anywhere, such as Thumbs.db, is not.
+        ours = CLIENT_NAME.fullmatch(entry.name) and entry.is_file() and not entry.stat().st_size
+        if ours and not (folder / "clients" / f"{entry.name}.pem").exists():
             raise UserError(f"{folder}/clients/{entry.name}.pem is missing: restore it from your backup.")
     credentials = [_load_credential(folder / "authority", ())]
     overlap = _read(folder / "crl.pem", "your backup").count(generations.END_OF_LIST) > 1
@@ -437,7 +467,7 @@ def _load(folder: Path) -> Generation:
         clients=tuple(
             _parse(path, partial(generations.parse_client, path.stem, authorities=authorities))
             for path in sorted((folder / "clients").glob("*.pem"))
-            if not path.name.startswith(BESIDE)
+            if CLIENT_NAME.fullmatch(path.stem)
         ),
         crl=generations.lists_pem(lists),
         server_crl=generations.lists_pem(server_lists),

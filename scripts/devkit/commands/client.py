@@ -14,6 +14,7 @@ from devkit.facts import Session
 from devkit.material import (
     add_clients,
     faults,
+    find_client,
     fingerprint,
     profile_path,
     read_generation,
@@ -67,15 +68,15 @@ def _list(_: argparse.Namespace) -> None:
 def _revoke(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    revoke_client(project, answers, options.name, _now())
+    name = revoke_client(project, answers, options.name, _now())
     errors = commandline.messages()
-    errors.print(f"{options.name} is revoked.", markup=False)
+    errors.print(f"{name} is revoked.", markup=False)
     stack = _stack(project, answers)
     try:
         running = stack.running_material()
     except UserError as error:
         raise UserError(
-            f"{options.name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
+            f"{name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
             "the session. If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there."
         ) from error
     if running is None:
@@ -87,7 +88,7 @@ def _revoke(options: argparse.Namespace) -> None:
             pass
         errors.print("The server was started anew with the newest certificates, which ended every session once.")
     else:
-        ended = stack.end_sessions(options.name)
+        ended = stack.end_sessions(name)
         errors.print(f"{ended} live session{'' if ended == 1 else 's'} ended.")
 
 
@@ -95,11 +96,10 @@ def _show(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     generation = read_generation(project)
-    if options.name not in {client.name for client in generation.clients}:
-        raise UserError(f"there is no client {options.name!r}: `python scripts/client.py list` shows all.")
-    if options.name not in {client.name for client in generation.live_clients}:
-        raise UserError(f"{options.name} is revoked: `python scripts/client.py add {options.name}` issues it anew.")
-    sys.stdout.write(read_profile(project, answers, options.name))
+    client = find_client(generation, options.name)
+    if client not in generation.live_clients:
+        raise UserError(f"{client.name} is revoked: `python scripts/client.py add {client.name}` issues it anew.")
+    sys.stdout.write(read_profile(project, answers, client.name))
 
 
 def _stack(project: Path, answers: Answers) -> "Stack":
