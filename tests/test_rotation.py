@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import re
 import shutil
 import subprocess
@@ -148,6 +149,35 @@ def test_new_authority_overlaps_with_the_old_one_for_one_rotation(project: Path)
     assert not verify(current / "configs/ca.crt", old_set / "clients/docker-for-mac.pem")
     assert verify(project / "local/pki/archive/0002/configs/ca.crt", current / "configs/server.crt")
     assert_whole(project)
+
+
+def list_numbers(project: Path) -> dict[x509.Name, int]:
+    """The numbers of both lists of each authority: they are made together."""
+    current = project / "local/pki/current"
+    numbers: list[dict[x509.Name, int]] = []
+    for path in ("crl.pem", "configs/crl.pem"):
+        blocks = (current / path).read_text().split("-----BEGIN")[1:]
+        lists = [x509.load_pem_x509_crl(f"-----BEGIN{block}".encode()) for block in blocks]
+        numbers.append(
+            {each.issuer: each.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for each in lists}
+        )
+    assert numbers[0] == numbers[1]
+    return numbers[0]
+
+
+def test_numbers_of_revocation_lists_grow_even_when_the_clock_does_not(project: Path) -> None:
+    answers = read_answers(project)
+    seen = [list_numbers(project)]
+    for step, moment in enumerate((NOW, NOW, NOW - timedelta(days=300), NOW - timedelta(days=400), NOW)):
+        add_clients(project, answers, [f"client-{step}"], moment)
+        seen.append(list_numbers(project))
+        revoke_client(project, answers, f"client-{step}", moment)
+        seen.append(list_numbers(project))
+        rotate(project, answers, "all" if step == 2 else "leaf", False, moment)
+        seen.append(list_numbers(project))
+    for older, newer in itertools.pairwise(seen):
+        assert older.keys() & newer.keys()
+        assert all(newer[issuer] > older[issuer] for issuer in older.keys() & newer.keys())
 
 
 def test_new_authority_with_revoke_now_leaves_a_thief_of_everything_outside(project: Path, tmp_path: Path) -> None:

@@ -241,10 +241,13 @@ def with_lists(generation: Generation, now: datetime) -> Generation:
     """
     by_name = _refused_by_name(generation)
     full, reduced = b"", b""
+    known = [*_lists(generation.crl), *_lists(generation.server_crl)]
     for authority in generation.authorities:
+        issuer = authority.credential.certificate.subject
+        last_number = max((pki.list_number(each) for each in known if each.issuer == issuer), default=0)
         listed = [entry for entry in authority.revoked if entry.serial_number not in by_name]
-        full += pki.revocation_list(authority.credential, authority.revoked, now)
-        reduced += pki.revocation_list(authority.credential, listed, now)
+        full += pki.revocation_list(authority.credential, authority.revoked, now, last_number)
+        reduced += pki.revocation_list(authority.credential, listed, now, last_number)
     return replace(generation, crl=full, server_crl=reduced)
 
 

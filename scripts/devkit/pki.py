@@ -150,9 +150,17 @@ def revocation(serial_number: int, now: datetime) -> x509.RevokedCertificate:
     return x509.RevokedCertificateBuilder().serial_number(serial_number).revocation_date(now).build()
 
 
-def revocation_list(authority: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime) -> bytes:
-    """Make the authority's revocation list, as PEM; its number is the time in microseconds, so it always grows.
+def list_number(revoked: x509.CertificateRevocationList) -> int:
+    """The number of a revocation list: of two lists the one with the higher is newer."""
+    return revoked.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
+
+def revocation_list(
+    authority: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime, last_number: int
+) -> bytes:
+    """Make the authority's revocation list, as PEM.
+
+    Its number is the time in microseconds, or the one after the last if the clock has not moved on since.
     It ends with its authority: OpenVPN rejects every client once a list has lapsed. One that is made later, of an
     authority that has ended, is dated back to that end.
     """
@@ -162,7 +170,7 @@ def revocation_list(authority: Credential, revoked: Iterable[x509.RevokedCertifi
         .last_update(min(now, authority.end) - CLOCK_SKEW)
         .next_update(authority.end)
         .add_extension(_authority_key_identifier(authority.certificate), critical=False)
-        .add_extension(x509.CRLNumber(int(now.timestamp() * 1_000_000)), critical=False)
+        .add_extension(x509.CRLNumber(max(int(now.timestamp() * 1_000_000), last_number + 1)), critical=False)
     )
     for certificate in revoked:
         builder = builder.add_revoked_certificate(certificate)
