@@ -130,6 +130,14 @@ def test_client_that_is_revoked_and_issued_anew_leaves_no_older_profile_alive(pr
     assert listed(project) > own
 
 
+def test_revoke_now_without_a_rotation_is_wrong_usage(project: Path) -> None:
+    before = snapshot(project)
+    refusal = run(project, "generate", "--revoke=now")
+    assert refusal.returncode == 2
+    assert "give --rotate=leaf or --rotate=all with it" in refusal.stderr
+    assert snapshot(project) == before
+
+
 def test_new_authority_overlaps_with_the_old_one_for_one_rotation(project: Path) -> None:
     old = read_generation(project)
     current = project / "local/pki/current"

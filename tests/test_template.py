@@ -82,6 +82,16 @@ BAD_ANSWERS = [
 NOT_TEXTS = ("routes", "vpn_port", "certificate_days", "authority_days")
 
 
+def test_answers_file_of_another_name_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for more in ([], ["--data=project_name=x"]):
+        command = [*COPY, "--answers-file=.devkit.yml", *more, str(REPOSITORY), str(tmp_path / "devkit")]
+        refusal = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refusal.returncode != 0
+        assert "the answers must be in .copier-answers.yml" in refusal.stderr.splitlines()[-1]
+        assert "not in .devkit.yml" in refusal.stderr.splitlines()[-1]
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "value", "named"), BAD_ANSWERS)
 def test_bad_answer_is_refused_before_anything_is_written(tmp_path: Path, name: str, value: str, named: str) -> None:
     with pytest.raises(ValueError, match=re.escape(named)):

@@ -134,14 +134,27 @@ def test_new_project_name_leaves_old_and_new_profiles_working(template: Path, tm
     assert read_generation(project).server_name == "server.d4m-devkit"
 
 
-def test_unknown_rotation_is_refused(template: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data=rotate=sideways"], "sideways"),
+        (["--data=rotate=none", "--data=revoke=now"], '"now" ends what a rotation replaces'),
+        (["--data=rotate=none", "--data=revoke=now", "--data=routes=[10.9.0.0/16]"], "use leaf or all for rotate"),
+    ],
+)
+def test_rotation_that_there_is_not_is_refused_before_anything_is_written(
+    template: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
     project = scaffold(template, tmp_path / "devkit")
-    before = snapshot(project / "local")
-    command = [*COPIER, "update", "--trust", "--defaults", "--quiet", "--data=rotate=sideways"]
+    before = snapshot(project)
+    command = [*COPIER, "update", "--trust", "--defaults", "--quiet", *options]
     refusal = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert refusal.returncode != 0
-    assert "sideways" in refusal.stderr
-    assert snapshot(project / "local") == before
+    assert words in refusal.stderr.splitlines()[-1]
+    after = snapshot(project)
+    assert {name: after[name] for name in after if not name.startswith(".git/")} == {
+        name: before[name] for name in before if not name.startswith(".git/")
+    }
 
 
 def test_port_is_published_where_a_new_host_is(template: Path, tmp_path: Path) -> None:

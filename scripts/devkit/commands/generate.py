@@ -27,7 +27,13 @@ def main(arguments: Sequence[str]) -> int:
         default="later",
         help="let the profiles that are replaced work until the next rotation (later), or end them now",
     )
-    return commandline.run(parser, _generate, arguments)
+
+    def generate(options: argparse.Namespace) -> None:
+        if options.rotate == "none" and options.revoke == "now":
+            parser.error("--revoke=now ends what a rotation replaces: give --rotate=leaf or --rotate=all with it")
+        _generate(options)
+
+    return commandline.run(parser, generate, arguments)
 
 
 def _generate(options: argparse.Namespace) -> None:
