@@ -188,7 +188,7 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: 
         }
     ]
     assert "engine's own addresses" in places["on-host"][0]["reason"]
-    assert facts["endpoint"] == {"host": "127.0.0.1", "port": 1194, "protocol": "tcp"}
+    assert facts["endpoint"] == {"host": "127.0.0.1", "port": 1194, "protocol": "tcp", "listen": "127.0.0.1"}
     assert facts["engine"]["version"] == mac.run("docker", "version", "--format", "{{.Server.Version}}").stdout.strip()
     assert [end["name"] for end in facts["certificates"]] == ["authority", "server", "docker-for-mac"]
     assert not any(name.startswith("d4m-devkit-") for name in places)

@@ -162,7 +162,7 @@ def test_project_may_be_called_what_yaml_takes_for_something_else(tmp_path: Path
     assert run_generate(project).returncode == 0
     shown = mac.run("docker", "compose", "config", "--format", "json", cwd=project).stdout
     assert json.loads(shown)["name"] == name
-    assert json.loads(shown)["services"]["relay"]["image"] == f"{name}-gateway"
+    assert json.loads(shown)["services"]["vpn"]["image"] == f"{name}-gateway"
     subprocess.run([*COPY[:3], "recopy", *COPY[4:], "--overwrite"], cwd=project, check=True)
     assert read_answers(project).project_name == name
 
