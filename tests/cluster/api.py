@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from tests.cluster import exec as exec_
 from tests.cluster import protobuf
 from tests.cluster.kinds import Document, Kind, discover
 from tests.cluster.patches import merge, strategic_merge
@@ -54,12 +55,26 @@ class _Handler(BaseHTTPRequestHandler):
             content = self.rfile.read(length)
             binary = content.startswith(protobuf.MAGIC)
             body: Document = protobuf.parse(content) if binary else yaml.safe_load(content or b"{}")
+            if parts[-1:] == ["exec"] and self.headers.get("Upgrade") == "websocket":
+                self._execute(parts, parse_qs(address.query))
+                return
             discovered = discover(parts, self.server.api.kinds, self.server.api.version)
             answer, code = (discovered, 200) if discovered else self._serve(parts, query, body)
         except Refusal as refusal:
             answer, code = refusal.status, refusal.code
         with suppress(BrokenPipeError, ConnectionResetError):  # a watcher may have gone
             self._send(answer, code)
+
+    def _execute(self, parts: list[str], query: dict[str, list[str]]) -> None:
+        api = self.server.api
+        kind, namespace, name, subresource = self._object(parts)
+        api.authorize(
+            self.headers.get("Authorization"), Request("create", "", f"{kind.resource}/{subresource}", namespace, name)
+        )
+        if not api.execute:
+            raise Refusal(404, "NotFound", "nothing runs here")
+        process = api.execute(api.get(kind.name, name, namespace), query["container"][0], query["command"])
+        exec_.serve(self.rfile, self.wfile, self.headers["Sec-WebSocket-Key"], process)
 
     def _send(self, answer: Document | Iterator[Document], code: int) -> None:
         self.send_response(code)

@@ -17,6 +17,9 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from tests.lab import BALANCER_IMAGE, BASE_IMAGE, Engine, Mac
 Document = dict[str, Any]
 
 POD_NETWORK = "pods"
+GRAVE = "grave"  # a bridge that nobody is on
+POD_ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 SECONDS_BETWEEN_LOOKS = 0.2
 REVISION = "controller-revision-hash"
 LABEL = "pod"  # of every container here: the pod that it belongs to
@@ -53,11 +58,20 @@ class Node:
         self._mac = mac
         self._engine = engine
         self.has_local_images = True  # as on Docker Desktop, whose engine is the node's runtime
+        self.seconds_to_start = 0.0  # on top of what containers take here
         self._running: dict[str, str] = {}  # name and uid of each pod
         self._forwarded: dict[str, str] = {}
         self._published: dict[int, str] = {}  # port and cluster IP of each load balancer
+        self._warned: set[tuple[str, str]] = set()  # identity of a pod, and reason
+        api.execute = self._execute
         self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
-        mac.run("docker", "network", "create", "--subnet", pod_cidr, POD_NETWORK)
+        # As the usual plugins do, a pod gets the next address of all, not the one that has just become free.
+        lower, upper = IPv4Network(pod_cidr).subnets()
+        self._addresses = cycle(map(str, list(lower.hosts())[1:]))
+        mac.run("docker", "network", "create", "--subnet", pod_cidr, "--gateway", str(lower[1]), "--ip-range",
+                str(upper), POD_NETWORK)  # fmt: skip
+        engine.run("ip", "link", "add", GRAVE, "type", "bridge")
+        engine.run("ip", "link", "set", GRAVE, "up")
         api.put({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"},
             "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
@@ -97,8 +111,11 @@ class Node:
         for name in [name for name, uid in self._running.items() if wanted_pods.get(name) != uid]:
             self._remove(name)
         for pod in pods:
-            with suppress(Refusal):  # a Secret that is not there, or not any more
+            try:
                 self._write_volumes(pod)
+            except Refusal as refusal:  # a Secret that is not there, or not any more
+                self._wait(pod, "FailedMount", f"MountVolume.SetUp failed: {refusal}")
+            else:
                 if pod["metadata"]["name"] not in self._running:
                     self._start(pod)
             if pod["metadata"]["name"] in self._running:
@@ -117,6 +134,13 @@ class Node:
         for pod in self._api.find("Pod"):
             if any(owner["uid"] not in alive for owner in pod["metadata"].get("ownerReferences", [])):
                 self._api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+
+    def _execute(self, pod: Document, container: str, command: list[str]) -> subprocess.Popen[bytes]:
+        words = ["docker", "exec", "--interactive", self.container(pod["metadata"]["name"], container), *command]
+        return subprocess.Popen(
+            self._mac.command(*words), env=self._mac.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
 
     # The controllers of StatefulSets and DaemonSets.
 
@@ -158,14 +182,17 @@ class Node:
         metadata, spec = pod["metadata"], pod["spec"]
         name = metadata["name"]
         self._running[name] = metadata["uid"]
+        self.stopping.wait(self.seconds_to_start)
         shared = ["--network", "host", f"--mount=type=bind,source={self._hosts},target=/etc/hosts,readonly"]
         if not spec.get("hostNetwork"):
             # As Calico leaves a pod, though its node forwards.
             names = self._service_names(metadata["namespace"])
             self._docker("run", "--detach", "--name", self.container(name, "pause"), "--label", f"{LABEL}={name}",
-                         "--network", POD_NETWORK, "--hostname", name, "--sysctl", "net.ipv4.ip_forward=0",
+                         "--network", POD_NETWORK, "--ip", next(self._addresses), "--hostname", name,
+                         "--sysctl", "net.ipv4.ip_forward=0",
                          "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
                          "infinity")  # fmt: skip
+            self._engine.run("ip", "route", "del", self._pod_address(pod), "dev", GRAVE, check=False)
             shared = ["--network", f"container:{self.container(name, 'pause')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         if not self._initialise(pod, shared):
@@ -275,6 +302,8 @@ class Node:
         else:
             phase = "Running"
         ready = [phase == "Running" and self._is_healthy(name, container) for container, _ in states]
+        if phase == "Running" and not all(ready):
+            self._warn(pod, "Unhealthy", "Readiness probe failed: ")
         conditions = [{"type": kind, "status": str(all(ready))} for kind in ("Ready", "ContainersReady")]
         status = {
             "phase": phase, "hostIP": self.address, "podIP": self._pod_address(pod), "conditions": conditions,
@@ -290,6 +319,35 @@ class Node:
             with suppress(Refusal):  # deleted meanwhile
                 self._api.get("Pod", name, pod["metadata"]["namespace"])
                 self._api.put(pod | {"status": status})
+
+    def _wait(self, pod: Document, reason: str, message: str) -> None:
+        """What a pod says that cannot be started yet."""
+        self._warn(pod, reason, message)
+        if pod["metadata"]["name"] not in self._running:
+            state = {"ready": False, "restartCount": 0, "imageID": "", "lastState": {},
+                     "state": {"waiting": {"reason": "ContainerCreating"}}}  # fmt: skip
+            states = [state | {"name": one["name"], "image": one["image"]} for one in pod["spec"]["containers"]]
+            with suppress(Refusal):  # deleted meanwhile
+                self._api.get("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+                self._api.put(pod | {"status": {"phase": "Pending", "containerStatuses": states}})
+
+    def _warn(self, pod: Document, reason: str, message: str) -> None:
+        """Leave an event, which outlasts what it is about; a kubelet says it again and again."""
+        metadata = pod["metadata"]
+        if (metadata["uid"], reason) in self._warned:
+            return
+        self._warned.add((metadata["uid"], reason))
+        about = {"kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]}
+        named = {
+            "name": f"{metadata['name']}.{metadata['uid'][:8]}-{reason.lower()}",
+            "namespace": metadata["namespace"],
+        }
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with suppress(Refusal):  # its namespace has gone
+            self._api.put({
+                "apiVersion": "v1", "kind": "Event", "metadata": named, "involvedObject": about, "type": "Warning",
+                "reason": reason, "message": message, "lastTimestamp": now,
+            })  # fmt: skip
 
     def _last_state(self, pod: str, container: Document, state: Document) -> Document:
         """How a container that was started again had ended; its log is its message, as its policy says."""
@@ -309,15 +367,19 @@ class Node:
     def _pod_address(self, pod: Document) -> str:
         if pod["spec"].get("hostNetwork"):
             return self.address
-        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         holder = self.container(pod["metadata"]["name"], "pause")
-        return self._docker("inspect", "--format", template, holder).stdout.strip()
+        return self._docker("inspect", "--format", POD_ADDRESS, holder).stdout.strip()
 
     def _folder(self, pod: Document, volume: str) -> Path:
         return self._mac.home / "kubelet" / str(pod["metadata"]["name"]) / volume
 
     def _remove(self, pod: str) -> None:
+        """End a pod. What a Service still sends to its address gets no answer, until another pod has it."""
         del self._running[pod]
+        holder = self._docker("inspect", "--format", POD_ADDRESS, self.container(pod, "pause"))
+        if address := holder.stdout.strip():
+            self._engine.run("ip", "neighbour", "replace", address, "lladdr", "02:00:00:00:00:01", "dev", GRAVE)
+            self._engine.run("ip", "route", "replace", address, "dev", GRAVE)
         own = self._docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={pod}").stdout.split()
         self._docker("stop", "--time", "10", *own)
         self._docker("rm", "--force", *own)

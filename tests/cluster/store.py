@@ -1,6 +1,7 @@
 """What the stand-in for the Kubernetes API server holds, and the rules by which it changes."""
 
 import copy
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ SERVICES = IPv4Network("10.96.0.0/12")
 FIRST_ADDRESS = IPv4Address("10.96.145.10")
 WATCH_SECONDS = 1800.0  # how long a watch lasts that names no time
 Change = Callable[[Document | None], Document]
+Execute = Callable[[Document, str, list[str]], "subprocess.Popen[bytes]"]
 Subscriber = Callable[[str, Document], None]
 
 
@@ -64,6 +66,7 @@ class Api:
     url: str = ""
     kubeconfig: Path = Path()
     requests: list[tuple[ServiceAccount | None, Request]] = field(default_factory=list)
+    execute: Execute | None = None  # a program in a pod's container, whoever runs the pods
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -146,7 +149,11 @@ class Api:
         if not granted(request, documents, subject):
             what = f'resource "{request.resource}" in API group "{request.group}"'
             where = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
-            raise Refusal(403, "Forbidden", f'User "{subject.user}" cannot {request.verb} {what} {where}')
+            raise Refusal(
+                403,
+                "Forbidden",
+                f'{request.resource} is forbidden: User "{subject.user}" cannot {request.verb} {what} {where}',
+            )
 
     def write(self, key: Key, change: Change, *, dry_run: bool = False) -> Document:
         """Make an object what `change` makes of it, if the result is valid."""
@@ -250,6 +257,10 @@ class Api:
         if key.kind.name == "Service":
             self._refuse_address(key, document["spec"].get("clusterIP"))
             self._complete_service(document["spec"], live)
+        if key.kind.name == "NetworkPolicy":
+            rules = [*document["spec"].get("ingress", []), *document["spec"].get("egress", [])]
+            for port in (port for rule in rules for port in rule.get("ports", [])):
+                port.setdefault("protocol", "TCP")
         if key.kind == DEFINITION:
             accepted = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
             document["status"] = {"conditions": accepted}
