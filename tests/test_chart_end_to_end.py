@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import REPOSITORY, copy_project
-from tests.lab import BASE_IMAGE, Engine, Mac
+from tests.lab import Engine, Mac
 from tests.test_readme import commands
 from tests.vpn import connected, eventually, fetch, script, start_client, web
 
@@ -208,7 +208,6 @@ def test_docker_networks_are_reached_too_and_nothing_is_left_behind(
         with (mac.home / "sampled").open("w") as output:
             ping = mac.start("ping", "-i", "0.02", outside, output=output)
         one.run("kubectl", "delete", "pod", "devkit-firewall-0", "--namespace", NAMESPACE)
-        mac.run("docker", "run", "--detach", "--network", "pods", BASE_IMAGE, "sleep", "infinity")
         before = one.pod("devkit-0")["metadata"]["uid"]
         one.run("kubectl", "delete", "pod", "devkit-0", "--namespace", NAMESPACE)
         eventually(lambda: pod_exists(one, "devkit-0") and one.pod("devkit-0")["metadata"]["uid"] != before)
