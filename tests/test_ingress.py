@@ -157,6 +157,17 @@ def test_kustomization_holds_what_the_folders_hold(ingress: Path, projects: dict
             assert api.requests == []
 
 
+def test_second_apply_changes_nothing(ingress: Path) -> None:
+    """The server fills in what a manifest leaves out; `kubectl apply` takes it for a difference in some places."""
+    for version in AGES:
+        with api_server(version) as api:
+            programs = Programs(api, ingress.parent)
+            define_gateway_api(api)
+            programs.output("kubectl", "apply", "-k", "ingress-nginx")
+            again = programs.output("kubectl", "apply", "-k", "ingress-nginx").splitlines()
+            assert [line for line in again if not line.endswith(" unchanged")] == []
+
+
 def test_none_ships_nothing(tmp_path: Path) -> None:
     assert not (copy_project(tmp_path / "devkit", ingress="none") / "ingress-nginx").exists()
 
