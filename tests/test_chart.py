@@ -195,6 +195,7 @@ def test_pods_roll_for_a_new_certificate_and_a_revocation_but_not_for_a_new_clie
         (["image.digest=latest"], "image.digest", "sha256"),
         (["dockerNetworks=maybe"], "dockerNetworks", "boolean"),
         (["hostnetwork=true"], "hostnetwork", "not allowed"),
+        (["hostNetwork=false"], "hostNetwork is no value any more", "dockerNetworks"),
     ],
 )  # fmt: skip
 def test_bad_value_is_refused_with_its_key(

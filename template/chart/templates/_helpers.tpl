@@ -51,6 +51,9 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* Fails with one sentence that names the bad value's key. */}}
 {{- define "validate" -}}
+{{- if hasKey .Values "hostNetwork" }}
+{{- fail "hostNetwork is no value any more: take it out, and set dockerNetworks to true if clients are to reach the node's Docker networks." }}
+{{- end }}
 {{- range $key, $cidrs := dict "vpn.subnet" (list .Values.vpn.subnet) "vpn.routes" .Values.vpn.routes
     "service.loadBalancerSourceRanges" .Values.service.loadBalancerSourceRanges }}
 {{- range $cidr := $cidrs }}{{ include "validateCidr" (dict "key" $key "cidr" $cidr) }}{{ end }}
