@@ -11,10 +11,9 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 from python_on_whales import Container as WhaleContainer
 from python_on_whales import DockerClient
@@ -22,6 +21,7 @@ from python_on_whales import Network as WhaleNetwork
 from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
+from devkit import management
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
@@ -232,41 +232,16 @@ class Stack:
         """The connected clients, none when the server is not running. Raises UserError as `running_material`."""
         if not self.running_material():
             return ()
-        rows = [line.split("\t") for line in self._manage("status 3") if line.startswith("CLIENT_LIST\t")]
-        return tuple(
-            Session(
-                client=row[1],
-                real_address=row[2],
-                vpn_address=row[3],
-                since=datetime.fromtimestamp(int(row[8]), UTC),
-                number=int(row[10]),
-            )
-            for row in rows
-            if row[1] != "UNDEF"
-        )
+        return management.sessions(self._in_server())
 
     def end_sessions(self, client: str) -> int:
         """End a client's sessions, and tell it not to come back. Returns how many there were."""
-        numbers = [session.number for session in self.sessions() if session.client == client]
-        for number in numbers:
-            self._manage(f"client-kill {number} HALT")
-        return len(numbers)
+        return management.end_sessions(self._in_server(), client) if self.running_material() else 0
 
-    def _manage(self, command: str) -> list[str]:
-        """Give the server's management interface a command and return its answer (OpenVPN management-notes.txt)."""
+    def _in_server(self) -> list[str]:
+        """What runs a program in the server's container."""
         (container,) = self._docker.compose.ps([SERVER])
-        words = [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id, "nc", "-N",
-                 "-U", "/run/management"]  # fmt: skip
-        answer = []
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as conversation:
-            ask, listen = cast("IO[str]", conversation.stdin), cast("IO[str]", conversation.stdout)
-            print(command, file=ask, flush=True)
-            for line in listen:
-                answer.append(line.rstrip())
-                if line.startswith(("END", "SUCCESS:", "ERROR:")):
-                    break
-            ask.close()  # an earlier end would cut the answer short
-        return answer
+        return [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id]
 
     @_explained()
     def stop(self, images: bool) -> None:

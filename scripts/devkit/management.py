@@ -1,0 +1,61 @@
+"""A running server's management interface (OpenVPN's management-notes.txt), wherever the server runs.
+
+`inside` are the words that run a program in the server's container with its standard input, such as `docker exec`.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from subprocess import PIPE
+from tempfile import TemporaryFile
+from typing import IO, cast
+
+from devkit.errors import UserError, most_telling
+from devkit.facts import Session
+
+
+def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
+    """The connected clients. Raises UserError when the server cannot be asked."""
+    rows = [line.split("\t") for line in _ask(inside, "status 3") if line.startswith("CLIENT_LIST\t")]
+    return tuple(
+        Session(
+            client=row[1],
+            real_address=row[2],
+            vpn_address=row[3],
+            since=datetime.fromtimestamp(int(row[8]), UTC),
+            number=int(row[10]),
+        )
+        for row in rows
+        if row[1] != "UNDEF"
+    )
+
+
+def end_sessions(inside: Sequence[str], client: str) -> int:
+    """End a client's sessions, and tell it not to come back; return how many there were. Raises as `sessions`."""
+    numbers = [session.number for session in sessions(inside) if session.client == client]
+    for number in numbers:
+        _ask(inside, f"client-kill {number} HALT")
+    return len(numbers)
+
+
+def _ask(inside: Sequence[str], command: str) -> list[str]:
+    """Give a command, and return the answer's lines."""
+    answer: list[str] = []
+    words = [*inside, "nc", "-N", "-U", "/run/management"]
+    with TemporaryFile("w+") as complaints:
+        with (
+            suppress(BrokenPipeError),  # it has ended already, and complained
+            subprocess.Popen(words, stdin=PIPE, stdout=PIPE, stderr=complaints, text=True) as conversation,
+        ):
+            ask, listen = cast("IO[str]", conversation.stdin), cast("IO[str]", conversation.stdout)
+            print(command, file=ask, flush=True)
+            for line in listen:
+                answer.append(line.rstrip())
+                if line.startswith(("END", "SUCCESS:", "ERROR:")):
+                    break
+            ask.close()  # an earlier end would cut the answer short
+        complaints.seek(0)
+        if not answer:
+            raise UserError(f"the server cannot be asked ({most_telling(complaints.read())}).")
+    return answer
