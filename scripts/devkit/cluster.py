@@ -18,13 +18,16 @@ from typing import Any, cast
 
 import yaml
 
+from devkit import management
 from devkit.answers import CHANGE_ANSWER, Answers, Kubernetes
 from devkit.cluster_report import no_load_balancer
 from devkit.errors import UserError, most_telling
-from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
+from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service, Session
 
 NAMESPACE = "docker-for-mac"
 RELEASE = "devkit"
+OWN = f"app.kubernetes.io/instance={RELEASE}"
+SERVERS = f"{OWN},app.kubernetes.io/name=d4m-devkit"
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 # The label by which `uninstall` knows a namespace of ours; in any other it removes the release alone.
 OURS = {"app.kubernetes.io/managed-by": "d4m-devkit"}
@@ -33,6 +36,12 @@ ANSWER_SECONDS = 20
 READY_SECONDS = 180
 MOST_RESTARTS = 3  # of a container that does not become ready; then waiting longer helps nobody
 VALID_RANGE = re.compile(r"range of valid IPs is ([0-9.]+/[0-9]+)")
+# All that Helm says when the time is up; in a longer sentence the same words are about something else, as a webhook.
+TIME_IS_UP = re.compile(
+    r"^(Error: )?((INSTALLATION|UPGRADE) FAILED: )?(client rate limiter Wait returned an error: )?"
+    r"(context deadline exceeded|timed out waiting for the condition)$",
+    re.MULTILINE,
+)
 
 
 class ClusterTools:
@@ -44,8 +53,14 @@ class ClusterTools:
                 raise UserError(f"{program} is not installed here (there is no `{program}` command): install it first.")
         self._project = project
         self._context = context
-        if context is None and self._kubectl("config", "current-context", check=False).returncode != 0:
+        current = context or self._kubectl("config", "current-context", check=False).stdout.strip()
+        if not current:
             raise UserError("kubectl has no current context: choose one with `kubectl config use-context NAME`.")
+        self.context = current  # its name in the kubeconfig
+        known = self._run(["kubectl", "config", "get-contexts", "--output", "name"]).stdout.splitlines()
+        if current not in known:
+            choice = f"choose one of {', '.join(sorted(known))}" if known else "kubectl knows none"
+            raise UserError(f"the context {current} does not exist: {choice}.")
 
     def cluster(self) -> Cluster:
         """Ask the cluster who it is. Raises UserError when it does not answer."""
@@ -66,11 +81,6 @@ class ClusterTools:
         )
 
     @property
-    def context(self) -> str:
-        """The context's name in the kubeconfig."""
-        return self._context or self._kubectl("config", "current-context").stdout.strip()
-
-    @property
     def context_option(self) -> str:
         """What a command that the user is told to type must have, to go to this cluster and no other."""
         return f" --context {shlex.quote(self._context)}" if self._context else ""
@@ -84,6 +94,12 @@ class ClusterTools:
         """All running pods with an address of their own, by namespace and name."""
         found = (_pod(item) for item in self._items("pods", "--all-namespaces"))
         return tuple(sorted((pod for pod in found if pod), key=lambda one: (one.namespace, one.name)))
+
+    def sessions(self) -> tuple[Session, ...]:
+        """The connected clients of all replicas. Raises UserError when one that is ready cannot be asked."""
+        exec_ = self._kubectl_command("exec", "--stdin", "--namespace", NAMESPACE, "--container", "vpn")
+        names = [pod["metadata"]["name"] for pod in self._own_pods(SERVERS) if _is_ready(pod) and not _leaves(pod)]
+        return tuple(session for name in names for session in management.sessions([*exec_, name, "--"]))
 
     def endpoint(self) -> ClusterEndpoint | None:
         """Where the server's Service is reached, or None when it is not installed."""
@@ -111,35 +127,43 @@ class ClusterTools:
         """Install the chart or upgrade it, and wait until it is ready; give what the pods are doing meanwhile.
 
         `settings` are values by their dotted names; `values` are files of the user's own. Raises UserError with what
-        keeps the pods from becoming ready.
+        Helm says or, when the pods do not become ready, with what keeps them from it.
         """
-        if not self._get("namespace", NAMESPACE):
-            labels = OURS | {POD_SECURITY: "privileged"}
-            self._apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+        self._make_namespace()
         options = [option for path in ("local/values.yaml", *values) for option in ("--values", str(path))]
         options += [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
         command = self._helm_command(
             "upgrade", "--install", RELEASE, "./chart", "--namespace", NAMESPACE, *options, "--wait", "--timeout",
-            f"{READY_SECONDS}s", "--history-max", "1",  # what Helm keeps of a revision holds the server's keys
+            f"{READY_SECONDS}s", "--history-max", "1",
         )  # fmt: skip
-        restarts_before = _restarts(self._own_pods())
+        before, warned_before = self._own_pods(), self._warnings()
+        known, restarts_before = {_identity(pod) for pod in before}, _restarts(before)
+        hopeless = False
         with tempfile.TemporaryFile("w+") as output:
             helm = subprocess.Popen(command, cwd=self._project, stdout=output, stderr=output)
             try:
-                while helm.poll() is None:
+                while helm.poll() is None and not hopeless:
                     time.sleep(1)
                     pods = self._own_pods()
-                    yield from (line for pod in pods for line in _waits_for(pod))
+                    yield "; ".join(_states(pods)) or "waiting for the pods"
                     restarted = (more - restarts_before[one] for one, more in _restarts(pods).items())
-                    if max(restarted, default=0) >= MOST_RESTARTS or any(map(_has_no_image, pods)):
-                        break
+                    new = (pod for pod in pods if _identity(pod) not in known)
+                    hopeless = max(restarted, default=0) >= MOST_RESTARTS or any(map(_has_no_image, new))
             finally:
                 helm.terminate()  # it then marks the release as failed
                 helm.wait()
-            if helm.returncode != 0:
-                output.seek(0)
-                reason = self._what_is_missing(answers, settings) or _helm_error(output.read())
-                raise UserError(f"Helm could not install the chart: {reason}")
+            output.seek(0)
+            said = output.read()
+        if helm.returncode == 0:
+            self._forget_earlier_revisions()
+        elif hopeless or TIME_IS_UP.search(said):
+            pods = sorted(self._own_pods(), key=lambda pod: _identity(pod) in known)  # those of this run first
+            warnings = [event for identity, event in self._warnings().items() if identity not in warned_before]
+            reason = self._what_is_missing(answers, settings, pods, warnings) or self._helm_error(said)
+            within = "" if hopeless else f" within {READY_SECONDS} seconds"
+            raise UserError(f"Helm could not install the chart{within}: {reason}")
+        else:
+            raise UserError(f"Helm could not install the chart: {self._helm_error(said)}")
 
     def uninstall(self) -> bool:
         """Remove the release, and the namespace if it is ours; return whether there was one. Raises UserError."""
@@ -151,24 +175,53 @@ class ClusterTools:
             self._kubectl("delete", "namespace", NAMESPACE)
         return there
 
-    def _what_is_missing(self, answers: Answers, settings: Mapping[str, str]) -> str | None:
+    def _make_namespace(self) -> None:
+        found = self._kubectl("get", "namespace", NAMESPACE, check=False)
+        if "(NotFound)" in found.stderr:  # who may not even look may still be let in: Helm will say
+            labels = OURS | {POD_SECURITY: "privileged"}
+            self._apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+
+    def _forget_earlier_revisions(self) -> None:
+        """Delete what Helm keeps of them, which holds the server's keys: it keeps one more than it is told to."""
+        others = f"owner=helm,name={RELEASE},status!=deployed"
+        self._kubectl("delete", "secrets", "--namespace", NAMESPACE, "--selector", others)
+
+    def _what_is_missing(
+        self,
+        answers: Answers,
+        settings: Mapping[str, str],
+        pods: Sequence[Mapping[str, Any]],
+        warnings: Sequence[Mapping[str, Any]],
+    ) -> str | None:
         """What keeps the release from becoming ready, as far as the cluster says."""
-        pods = self._own_pods()
         if not answers.image_registry and any(map(_has_no_image, pods)):
             return _how_to_load(f"{answers.image}:{settings['image.tag']}", answers.kubernetes, self.context)
         for line in (line for pod in pods for line in _waits_for(pod)):
             return line
-        warnings = self._items("events", "--namespace", NAMESPACE, "--field-selector", "type=Warning")
         if warnings:
             newest = max(warnings, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
             return f"{newest['involvedObject']['name']}: {newest.get('message', '')}"
         endpoint = self.endpoint()
         if endpoint and not endpoint.hosts:
             return no_load_balancer(answers)
-        return None
+        return "; ".join(_states(pods)) or None
 
-    def _own_pods(self) -> list[dict[str, Any]]:
-        return self._items("pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/instance={RELEASE}")
+    def _warnings(self) -> Mapping[tuple[str, str], dict[str, Any]]:
+        """The warnings in our namespace; one that is said again has another identity."""
+        events = self._items("events", "--namespace", NAMESPACE, "--field-selector", "type=Warning")
+        return {(event["metadata"]["uid"], event["metadata"]["resourceVersion"]): event for event in events}
+
+    def _helm_error(self, text: str) -> str:
+        """What Helm says behind the last `Error:`, on one line, and the way out where there is one."""
+        _, found, said = text.rpartition("Error: ")
+        words = " ".join((said if found else text).split()).removesuffix(" Use --debug flag to render out invalid YAML")
+        if "another operation" in words:  # an earlier run was killed, and Helm with it
+            down = f"python scripts/down.py --kubernetes{self.context_option}"
+            words += f": if none is running, start over with `{down}`."
+        return words or "it said nothing"
+
+    def _own_pods(self, selector: str = OWN) -> list[dict[str, Any]]:
+        return self._items("pods", "--namespace", NAMESPACE, "--selector", selector)
 
     def _kubeadm_networking(self) -> Mapping[str, str]:
         """What kubeadm was told about networks, where it made the cluster."""
@@ -188,7 +241,8 @@ class ClusterTools:
 
     def _items(self, *what: str) -> list[dict[str, Any]]:
         """All objects of a kind; none where the cluster does not have the kind, or its user may not list it."""
-        run = self._kubectl("get", *what, "--output", "json", check=False)
+        limit = f"--request-timeout={ANSWER_SECONDS}s"
+        run = self._kubectl("get", *what, "--output", "json", limit, check=False)
         if run.returncode == 0:
             return cast("list[dict[str, Any]]", json.loads(run.stdout)["items"])
         if "Forbidden" in run.stderr or "doesn't have a resource type" in run.stderr:
@@ -288,8 +342,11 @@ def _endpoint(service: Mapping[str, Any], node_addresses: Sequence[str], context
 def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
     """What a pod that is not ready waits for, or what its containers said when they ended.
 
-    Nothing where the cluster has not said it yet: a container that is being created is no reason.
+    Nothing where the cluster has not said it yet: a container that is being created is no reason. Nothing either of a
+    pod that makes way for another.
     """
+    if _leaves(pod):
+        return
     name, status = pod["metadata"]["name"], pod.get("status", {})
     for container in _statuses(pod):
         ended = container.get("lastState", {}).get("terminated", {}).get("message", "")
@@ -303,6 +360,32 @@ def _waits_for(pod: Mapping[str, Any]) -> Iterator[str]:
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             yield f"{name}: {condition.get('message', 'not scheduled')}"
+
+
+def _states(pods: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What each pod is doing that is not ready."""
+    for pod in pods:
+        if _is_ready(pod):
+            continue
+        waiting = (one.get("state", {}).get("waiting", {}).get("reason") for one in _statuses(pod))
+        state = next(filter(None, waiting), pod.get("status", {}).get("phase", "Pending"))
+        if _leaves(pod):
+            state = "Terminating"
+        plain = f"{pod['metadata']['name']}: {'not ready yet' if state == 'Running' else state}"
+        yield next(_waits_for(pod), plain)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _identity(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def _leaves(pod: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _has_no_image(pod: Mapping[str, Any]) -> bool:
@@ -334,9 +417,9 @@ def _restarts(pods: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
     """How often each container of a pod that stays was started again, by its pod's identity and its name."""
     return Counter(
         {
-            (pod["metadata"]["uid"], container["name"]): container.get("restartCount", 0)
+            (_identity(pod), container["name"]): container.get("restartCount", 0)
             for pod in pods
-            if not pod["metadata"].get("deletionTimestamp")
+            if not _leaves(pod)
             for container in _statuses(pod)
         }
     )
@@ -344,12 +427,3 @@ def _restarts(pods: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1].strip().rstrip(".")
-
-
-def _helm_error(text: str) -> str:
-    """What Helm says behind the last `Error:`, on one line."""
-    _, found, said = text.rpartition("Error: ")
-    words = " ".join((said if found else text).split()).removesuffix(" Use --debug flag to render out invalid YAML")
-    if "another operation" in words:  # an earlier run was killed, and Helm with it
-        words += ": if none is running, start over with `python scripts/down.py --kubernetes`."
-    return words or "it said nothing"

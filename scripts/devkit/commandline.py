@@ -26,6 +26,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
+def add_cluster_options(made: argparse.ArgumentParser) -> None:
+    """Add the options that choose a cluster."""
+    made.add_argument("--kubernetes", action="store_true", help="in the cluster of kubectl's current context")
+    made.add_argument("--context", metavar="NAME", help="with --kubernetes: another context of the kubeconfig")
+
+
 def project_folder() -> Path:
     """Where the user works: the current folder, or else the project that the script stands in.
 
@@ -76,10 +82,14 @@ def warn_of_older(up: str) -> None:
 
 
 def follow(progress: Console, what: str, lines: Iterable[str]) -> None:
-    """Show a step's last line while it lasts, and one line when it is done."""
+    """Show a step's last line while it lasts, each that is new where nobody watches, and one when it is done."""
+    before = None
     with progress.status(what) as status:
         for line in lines:
             status.update(Text(f"{what}: {line}", overflow="ellipsis", no_wrap=True))
+            if line != before and not progress.is_terminal:
+                progress.print(f"{what}: {line}", markup=False)
+            before = line
     progress.print(f"{what}: done", style="dim")
 
 

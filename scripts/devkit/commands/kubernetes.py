@@ -20,8 +20,7 @@ Command = Callable[[argparse.Namespace], None]
 
 def add_options(parser: argparse.ArgumentParser, values: bool = False) -> None:
     """Add the options that choose a cluster, and what its chart is given."""
-    parser.add_argument("--kubernetes", action="store_true", help="in the cluster of kubectl's current context")
-    parser.add_argument("--context", metavar="NAME", help="with --kubernetes: another context of the kubeconfig")
+    commandline.add_cluster_options(parser)
     if values:
         parser.add_argument(
             "--values", metavar="FILE", type=Path, action="append", default=[],
