@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from devkit import host
 from devkit.answers import read_answers
-from devkit.cluster import _restarts, _waits_for, pod_networks
+from devkit.cluster import _restarts, _states, _waits_for, pod_networks
 from devkit.cluster_report import ClusterReport, as_text, make_report
 from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
 from devkit.material import read_generation
@@ -159,3 +159,30 @@ def test_services_have_their_row(project: Path) -> None:
     )
     assert [str(network) for network in report.missed] == ["10.43.0.0/16"]
     assert "no: outside the routes" in printed(report)
+
+
+def test_ports_that_no_browser_opens_stay_beside_the_urls(project: Path) -> None:
+    pod = Pod("default", "mine", IPv4Address("172.16.0.9"), ("5432/tcp", "8080/tcp", "53/udp"))
+    text = printed(report_of(project, AT_HOME, pod))
+    assert "http://172.16.0.9:8080" in text
+    assert "5432/tcp 53/udp" in text
+    assert "8080/tcp" not in text
+
+
+def test_user_who_may_list_nothing_reads_so_instead_of_a_heading_alone(project: Path) -> None:
+    text = printed(report_of(project, AT_HOME))
+    assert "No Service and no pod is to be seen here: you may not list them in all namespaces" in text
+    assert "Namespace" not in text
+
+
+def test_pod_that_is_not_ready_says_what_it_is_doing() -> None:
+    creating = {"name": "vpn", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    running = {"name": "vpn", "ready": False, "state": {"running": {}}}
+    ready = pod_status(conditions=[{"type": "Ready", "status": "True"}])
+    leaving = pod_status(phase="Running")
+    leaving["metadata"] = {"name": "devkit-0", "uid": "1", "deletionTimestamp": "2026-11-23T00:00:00Z"}
+    pods = [pod_status(containerStatuses=[creating]), pod_status(phase="Running", containerStatuses=[running]),
+            leaving, ready]  # fmt: skip
+    assert list(_states(pods)) == [
+        f"devkit-0: {what}" for what in ("ContainerCreating", "not ready yet", "Terminating")
+    ]

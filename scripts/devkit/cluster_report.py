@@ -24,6 +24,7 @@ from devkit.report import (
     end_warnings,
     how_to_add,
     make_access,
+    ports_cell,
     urls,
     warning_lines,
 )
@@ -166,12 +167,16 @@ def _network_line(networks: Sequence[IPv4Network], routes: Sequence[IPv4Network]
 
 
 def _place_table(places: Sequence[Place]) -> RenderableType:
+    if not places:
+        return Text(
+            "No Service and no pod is to be seen here: you may not list them in all namespaces, or none runs yet."
+        )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("Kind", "Namespace", "Name", "Address", "Ports", "Reached"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Address", "Ports", "Reached"))
     for place in places[:MOST_ROWS]:
         verdict = Text("yes", style="green") if place.reached else Text(f"no: {OUTSIDE}", style="yellow")
-        ports = Text("\n".join(place.urls) or " ".join(place.ports))
+        ports = Text(ports_cell(place.urls, place.ports))
         table.add_row(place.kind, Text(place.namespace), Text(place.name), place.address, ports, verdict)
     more = len(places) - MOST_ROWS
     return Group(table, f"and {more} more: kubectl get services,pods --all-namespaces") if more > 0 else table

@@ -282,7 +282,7 @@ def _container_table(containers: Sequence[Reached]) -> RenderableType:
         # What may be copied or clicked stays in one piece.
         table.add_column(heading, overflow="fold", no_wrap=heading != "Reached")
     for container in containers:
-        ports = "\n".join(container.urls) or " ".join(container.ports)
+        ports = ports_cell(container.urls, container.ports)
         for row, place in enumerate(container.places):
             verdict = Text("yes", style="green") if place.fault is None else Text(f"no: {place.fault}", style="yellow")
             first = (Text(container.name), Text(ports)) if row == 0 else (Text(""), Text(""))
@@ -306,6 +306,12 @@ def urls(address: str, ports: Collection[str]) -> tuple[str, ...]:
         for port, scheme in HTTP_PORTS.items()
         if port in ports
     )
+
+
+def ports_cell(urls: Sequence[str], ports: Collection[str]) -> str:
+    """What a report's table shows of ports: URLs, and below them what no browser opens."""
+    others = [port for port in ports if not (urls and port in HTTP_PORTS)]
+    return "\n".join(filter(None, [*urls, " ".join(others)]))
 
 
 def _place(attachment: Attachment, routes: Sequence[IPv4Network]) -> Place:
