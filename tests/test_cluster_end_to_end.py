@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from devkit.cluster import _how_to_load
@@ -149,6 +150,91 @@ def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster
     run_script(one, project, "down")
 
 
+def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster, project: Path) -> None:
+    assert run_script(one, project, "up").returncode == 0
+    assert "Readiness probe failed" in {event["message"].strip(": ") for event in one.api.find("Event", NAMESPACE)}
+    (project / "hostile.yaml").write_text("vpn: {port: 99999}\n")
+    assert "/vpn/port" in sentence(run_script(one, project, "up", "--values", "hostile.yaml"))
+    (project / "former.yaml").write_text("hostNetwork: true\n")
+    said = sentence(run_script(one, project, "up", "--values", "former.yaml"))
+    assert "hostNetwork is no value any more: take it out, and set dockerNetworks to true" in said
+    run_script(one, project, "down")
+
+
+def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> None:
+    project = copy_project(mac.home / "slow", routes=CLUSTER_ROUTES)
+    (project / "nothing.yaml").write_text("existingSecret: not-there\n")
+    cluster_module = project / "scripts/devkit/cluster.py"
+    cluster_module.write_text(cluster_module.read_text().replace("READY_SECONDS = 180", "READY_SECONDS = 10"))
+    assert run_script(one, project, "up").returncode == 0  # it leaves "Readiness probe failed" behind
+    up = run_script(one, project, "up", "--values", "nothing.yaml")
+    said = sentence(up)
+    assert "within 10 seconds: devkit-0: MountVolume.SetUp failed" in said
+    assert '"not-there" not found' in said
+    # Nobody watches, and still it says what it waits for: once.
+    assert up.stderr.count("Installing the chart in stand-in: devkit-0: ContainerCreating\n") == 1
+    run_script(one, project, "down")
+
+
+def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one: Cluster, project: Path) -> None:
+    assert run_script(one, project, "up").returncode == 0
+    helm = ("helm", "upgrade", "devkit", "./chart", "--namespace", NAMESPACE, "--reuse-values", "--wait",
+            "--set-string", "image.tag=other")  # fmt: skip
+    environment = [f"{name}={value}" for name, value in one.environment.items()]
+    with (mac.home / "helm.log").open("w") as output:
+        killed = mac.start("env", "--chdir", project, *environment, *helm, output=output)
+        eventually(lambda: "pending-upgrade" in {status(secret) for secret in one.api.find("Secret", NAMESPACE)})
+        killed.kill()
+        killed.wait()
+    said = sentence(run_script(one, project, "up", "--context", "stand-in"))
+    assert "another operation" in said
+    assert "start over with `python scripts/down.py --kubernetes --context stand-in`" in said
+    assert run_script(one, project, "down").returncode == 0
+    assert run_script(one, project, "up").returncode == 0
+    run_script(one, project, "down")
+
+
+def status(secret: dict[str, Any]) -> str:
+    return str(secret["metadata"].get("labels", {}).get("status", ""))
+
+
+def test_user_who_may_do_nothing_in_the_namespace_reads_it(one: Cluster, project: Path) -> None:
+    token = one.api.token("default", "guest")
+    one.run("kubectl", "config", "set-credentials", "guest", "--token", token)
+    one.run("kubectl", "config", "set-context", "guest", "--cluster", "stand-in", "--user", "guest")
+    said = sentence(run_script(one, project, "up", "--context", "guest"))
+    assert 'secrets is forbidden: User "system:serviceaccount:default:guest" cannot list resource "secrets"' in said
+    assert 'in the namespace "docker-for-mac"' in said
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_helm_keeps_the_keys_of_the_last_revision_only(one: Cluster, project: Path, major: Literal[3, 4]) -> None:
+    one = replace(one, major=major)
+    for _ in range(3):
+        assert run_script(one, project, "up").returncode == 0
+    kept = [secret for secret in one.api.find("Secret", NAMESPACE) if secret["metadata"]["name"].startswith("sh.helm")]
+    assert [status(secret) for secret in kept] == ["deployed"]
+    run_script(one, project, "down")
+
+
+def test_clients_of_a_cluster_are_listed_and_what_ends_their_sessions_is_said(mac: Mac, one: Cluster) -> None:
+    project = copy_project(mac.home / "sessions", routes=CLUSTER_ROUTES, kubernetes="k3s")
+    listing = [sys.executable, "scripts/client.py", "list"]
+    assert run_script(one, project, "up").returncode == 0
+    script(mac, project, "client", "add", "alice")
+    assert run_script(one, project, "up").returncode == 0
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        for options in ([], ["--kubernetes"], ["--kubernetes", "--context", "stand-in"]):
+            listed = one.run(*listing, *options, cwd=project)
+            assert re.search(r"docker-for-mac .* UTC .* 10\.213\.94\.2$", listed.stdout, re.MULTILINE), listed.stderr
+            assert listed.stderr == ""
+    unknown = one.run(*listing, "--kubernetes", "--context", "elsewhere", cwd=project)
+    assert "Who is connected is not known: the context elsewhere does not exist" in unknown.stderr
+    revoked = one.run(sys.executable, "scripts/client.py", "revoke", "alice", cwd=project)
+    assert "`python scripts/up.py --kubernetes` refuses the client there, and ends the session" in revoked.stderr
+    run_script(one, project, "down")
+
+
 def test_namespace_that_lets_no_tunnel_in_is_named(one: Cluster, project: Path) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     one.api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
@@ -271,7 +357,7 @@ def test_no_cluster_answers(mac: Mac, one: Cluster, project: Path) -> None:
     assert "the cluster of the context stand-in does not answer" in said
     assert "the connection to the server 127.0.0.1:9 was refused" in said.lower()
     said = sentence(run_script(one, project, "up", "--context", "elsewhere"))
-    assert "the cluster of the context elsewhere does not answer" in said
+    assert "the context elsewhere does not exist: choose one of stand-in" in said
     nobody.write_text("")
     said = sentence(
         one.run("env", f"KUBECONFIG={nobody}", sys.executable, "scripts/up.py", "--kubernetes", cwd=project)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="add|list|show|revoke")
     add = commands.add_parser("add", help="issue to new clients, and say where their profiles are")
     add.add_argument("names", nargs="+", metavar="NAME", help="1 to 48 of A-Z, a-z, 0-9, -, _ and .")
-    commands.add_parser("list", help="all clients: certificates, and who is connected")
+    list_ = commands.add_parser("list", help="all clients: certificates, and who is connected")
+    commandline.add_cluster_options(list_)
     show = commands.add_parser("show", help="print a client's profile")
     show.add_argument("name", metavar="NAME", help="as in the list")
     revoke = commands.add_parser("revoke", help="end a client's access, and its session, at once")
@@ -50,19 +51,33 @@ def _add(options: argparse.Namespace) -> None:
         print(profile_path(project, name))
 
 
-def _list(_: argparse.Namespace) -> None:
+def _list(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     generation = read_generation(project)
     commandline.warn(faults(project, answers))
     errors = commandline.messages()
-    sessions: Sequence[Session] = ()
-    try:
-        sessions = _stack(project, answers).sessions()
-    except UserError as error:
-        errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
+    sessions: list[Session] = []
+    for ask in _who_is_connected(project, answers, options):
+        try:
+            sessions += ask()
+        except UserError as error:
+            errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
     commandline.show(client_table(generation, sessions))
     commandline.warn(end_warnings(ends_of(generation), _now()))
+
+
+def _who_is_connected(
+    project: Path, answers: Answers, options: argparse.Namespace
+) -> Iterator[Callable[[], Sequence[Session]]]:
+    """What asks each server there may be: the engine's, and the cluster's as far as there is word of one."""
+    named = options.kubernetes or options.context
+    if not named:
+        yield lambda: _stack(project, answers).sessions()
+    if named or answers.kubernetes != "none":
+        from devkit.cluster import ClusterTools  # noqa: PLC0415 -- as below
+
+        yield lambda: ClusterTools(project, options.context).sessions()
 
 
 def _revoke(options: argparse.Namespace) -> None:
@@ -72,16 +87,22 @@ def _revoke(options: argparse.Namespace) -> None:
     errors = commandline.messages()
     errors.print(f"{name} is revoked.", markup=False)
     stack = _stack(project, answers)
+    in_cluster = "`python scripts/up.py --kubernetes` refuses the client there, and ends the session"
+    if answers.kubernetes != "none":
+        errors.print(f"In the cluster, {in_cluster}.")
     try:
         running = stack.running_material()
     except UserError as error:
+        if answers.kubernetes != "none":
+            return  # that is where the server is
         raise UserError(
             f"{name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
-            "the session. If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there."
+            f"the session. If the VPN is in a cluster, {in_cluster}."
         ) from error
     if running is None:
-        errors.print("The stack is down, so there was no session to end here.")
-        errors.print("If the VPN is in a cluster, `python scripts/up.py --kubernetes` ends it there.")
+        if answers.kubernetes == "none":
+            errors.print("The stack is down, so there was no session to end here.")
+            errors.print(f"If the VPN is in a cluster, {in_cluster}.")
     elif running != fingerprint(project):
         # The server reads an older generation: only a start brings it to the one that the revocation is in.
         for _line in stack.start(fingerprint(project)):
