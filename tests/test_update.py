@@ -208,6 +208,14 @@ def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     for name in ("docker-for-mac", "alice"):
         assert "route 192.168.7.0 255.255.255.0" in (project / f"local/clients/{name}.ovpn").read_text()
     assert "The profiles have changed: run `python scripts/up.py`, then import them again." in said
+    commit(project, "More routes")
+    registry = "--data=image_registry=registry.example.org"
+    said = update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=kubernetes=k3s", registry)
+    assert "The certificates are there" in said
+    assert "The profiles have changed" not in said  # the chart's values have
+    commit(project, "A cluster")
+    said = update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=routes=[172.16.0.0/12]")
+    assert "The profiles have changed: run `python scripts/up.py --kubernetes`, then import them again." in said
     assert archived(project) == ["0001"]
     assert_whole(project)
 

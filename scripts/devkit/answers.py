@@ -55,6 +55,11 @@ class Answers:
     authority_days: int
 
     @property
+    def up(self) -> str:
+        """The command that brings the VPN up and loads what is new, as far as the answers say where it runs."""
+        return "python scripts/up.py" + ("" if self.kubernetes == "none" else " --kubernetes")
+
+    @property
     def image(self) -> str:
         """The repository of the gateway's image, as `docker push` and a cluster name it."""
         return f"{self.image_registry}/{self.project_name}-gateway".removeprefix("/")

@@ -303,7 +303,7 @@ def _store(archive: Path, generation: Generation, project: Path, answers: Answer
 
 
 def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
-    """Bring the folder of the generation in force up to date with it; return whether a file has changed."""
+    """Bring the folder of the generation in force up to date with it; return whether a profile has changed."""
     folder = _in_force(project)
     for unfinished in folder.rglob(f"{BESIDE}*"):
         unfinished.unlink()
@@ -330,7 +330,7 @@ def _apply(project: Path, generation: Generation, answers: Answers) -> bool:
         if bundle.is_dir():
             shutil.rmtree(bundle)
     _link_views(local_folder(project), answers.client_name)
-    return bool(changes)
+    return any(path.is_relative_to(folder / "profiles") for path, _, _ in changes)
 
 
 def _content(path: Path) -> bytes | None:

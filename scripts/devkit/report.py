@@ -352,7 +352,7 @@ def _engine_warnings(engine: Engine) -> Iterable[str]:
 
 
 def rotation_text(
-    renewals: Sequence[Renewal], client_name: str, kind: RotationKind, revoke_now: bool
+    renewals: Sequence[Renewal], answers: Answers, kind: RotationKind, revoke_now: bool
 ) -> RenderableType:
     """What a rotation did, and what is left for the user to do."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -362,7 +362,8 @@ def rotation_text(
         table.add_row(Text(renewal.name), *_serial_and_end(renewal.old), *_serial_and_end(renewal.new))
     if renewals[MOST_ROWS:]:
         table.add_row(f"and {len(renewals) - MOST_ROWS} more")
-    ends = [renewal.old.end for renewal in renewals if renewal.name == client_name]
+    name = answers.client_name
+    ends = [renewal.old.end for renewal in renewals if renewal.name == name]
     until = f", and no longer than {min(ends):%Y-%m-%d}" if ends else ""
     authority = renewals[0]
     had_ended = kind == "all" and authority.old.end <= authority.new.certificate.not_valid_before_utc
@@ -375,8 +376,8 @@ def rotation_text(
     return Group(
         table,
         Text(old_profiles),
-        Text("Load the new certificates:     python scripts/up.py"),
-        Text(f"Import the new profile again:  local/{client_name}.ovpn (Tunnelblick: open local/{client_name}.tblk)"),
+        Text(f"Load the new certificates:     {answers.up}"),
+        Text(f"Import the new profile again:  local/{name}.ovpn (Tunnelblick: open local/{name}.tblk)"),
         Text("Further clients' profiles:     local/clients/"),
     )
 

@@ -44,7 +44,7 @@ def _generate(options: argparse.Namespace) -> None:
     console = commandline.messages()
     if options.rotate != "none" and has_generation(project):
         renewals = rotate(project, answers, options.rotate, options.revoke == "now", now)
-        console.print(rotation_text(renewals, answers.client_name, options.rotate, options.revoke == "now"))
+        console.print(rotation_text(renewals, answers, options.rotate, options.revoke == "now"))
         return
     profiles = ensure_material(project, answers, now)
     profile = local_folder(project) / f"{answers.client_name}.ovpn"
@@ -53,7 +53,7 @@ def _generate(options: argparse.Namespace) -> None:
     else:
         console.print(f"The certificates are there; the profile is {profile}", markup=False)
         if profiles == "changed":
-            console.print("The profiles have changed: run `python scripts/up.py`, then import them again.")
+            console.print(f"The profiles have changed: run `{answers.up}`, then import them again.")
 
 
 def _mend_scripts(project: Path) -> None:

@@ -30,7 +30,7 @@ def _status(options: argparse.Namespace) -> None:
     stack = Stack(project, answers)
     running = stack.running_material()
     if running is None:
-        raise UserError("the VPN is down: bring it up with `python scripts/up.py`.")
+        raise UserError(f"the VPN is down: bring it up with `{answers.up}`.")
     show_report(project, answers, stack, as_json=options.json)
     if running != fingerprint(project):
         commandline.warn_of_older("python scripts/up.py")
