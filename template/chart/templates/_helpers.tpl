@@ -39,6 +39,20 @@ readOnlyRootFilesystem: true
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* What every pod of the chart has. Nothing in it speaks to the API. */}}
+{{- define "pod" -}}
+serviceAccountName: {{ .Release.Name }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+nodeSelector: {{- merge (dict "kubernetes.io/os" "linux") .Values.nodeSelector | toYaml | nindent 2 }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* What another value means for the pods: changed, they start anew. crl.pem and the clients are read while it runs. */}}
 {{- define "checksum" -}}
 {{- $material := omit (.Values.material | default dict) "crl.pem" }}
