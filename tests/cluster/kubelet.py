@@ -30,7 +30,6 @@ Document = dict[str, Any]
 
 POD_NETWORK = "pods"
 GRAVE = "grave"  # a bridge that nobody is on
-POD_ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 SECONDS_BETWEEN_LOOKS = 0.2
 REVISION = "controller-revision-hash"
 LABEL = "pod"  # of every container here: the pod that it belongs to
@@ -67,7 +66,8 @@ class Node:
         self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
         # As the usual plugins do, a pod gets the next address of all, not the one that has just become free.
         lower, upper = IPv4Network(pod_cidr).subnets()
-        self._addresses = cycle(map(str, list(lower.hosts())[1:]))
+        self._next_addresses = cycle(map(str, list(lower.hosts())[1:]))
+        self._addresses: dict[str, str] = {}  # of each pod that has its own
         mac.run("docker", "network", "create", "--subnet", pod_cidr, "--gateway", str(lower[1]), "--ip-range",
                 str(upper), POD_NETWORK)  # fmt: skip
         engine.run("ip", "link", "add", GRAVE, "type", "bridge")
@@ -187,12 +187,13 @@ class Node:
         if not spec.get("hostNetwork"):
             # As Calico leaves a pod, though its node forwards.
             names = self._service_names(metadata["namespace"])
+            address = self._addresses[name] = next(self._next_addresses)
+            self._engine.run("ip", "route", "del", address, "dev", GRAVE, check=False)
             self._docker("run", "--detach", "--name", self.container(name, "pause"), "--label", f"{LABEL}={name}",
-                         "--network", POD_NETWORK, "--ip", next(self._addresses), "--hostname", name,
+                         "--network", POD_NETWORK, "--ip", address, "--hostname", name,
                          "--sysctl", "net.ipv4.ip_forward=0",
                          "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
                          "infinity")  # fmt: skip
-            self._engine.run("ip", "route", "del", self._pod_address(pod), "dev", GRAVE, check=False)
             shared = ["--network", f"container:{self.container(name, 'pause')}"]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         if not self._initialise(pod, shared):
@@ -203,6 +204,8 @@ class Node:
             self._docker("run", "--detach", "--name", self.container(name, container["name"]), "--label",
                          f"{LABEL}={name}", *shared, *self._options(pod, container), container["image"],
                          *container.get("command", [])[1:], *container.get("args", []))  # fmt: skip
+            if "readinessProbe" in container:
+                self._warn(pod, "Unhealthy", "Readiness probe failed: ")  # the first, as a real one's often does
 
     def _initialise(self, pod: Document, shared: list[str]) -> bool:
         """Run the containers that must have ended before the others start; one that fails is run again later."""
@@ -302,8 +305,6 @@ class Node:
         else:
             phase = "Running"
         ready = [phase == "Running" and self._is_healthy(name, container) for container, _ in states]
-        if phase == "Running" and not all(ready):
-            self._warn(pod, "Unhealthy", "Readiness probe failed: ")
         conditions = [{"type": kind, "status": str(all(ready))} for kind in ("Ready", "ContainersReady")]
         status = {
             "phase": phase, "hostIP": self.address, "podIP": self._pod_address(pod), "conditions": conditions,
@@ -365,10 +366,7 @@ class Node:
         return all(self._docker(*inside, *probe).returncode == 0 for probe in probes)
 
     def _pod_address(self, pod: Document) -> str:
-        if pod["spec"].get("hostNetwork"):
-            return self.address
-        holder = self.container(pod["metadata"]["name"], "pause")
-        return self._docker("inspect", "--format", POD_ADDRESS, holder).stdout.strip()
+        return self._addresses.get(pod["metadata"]["name"], self.address)
 
     def _folder(self, pod: Document, volume: str) -> Path:
         return self._mac.home / "kubelet" / str(pod["metadata"]["name"]) / volume
@@ -376,13 +374,12 @@ class Node:
     def _remove(self, pod: str) -> None:
         """End a pod. What a Service still sends to its address gets no answer, until another pod has it."""
         del self._running[pod]
-        holder = self._docker("inspect", "--format", POD_ADDRESS, self.container(pod, "pause"))
-        if address := holder.stdout.strip():
-            self._engine.run("ip", "neighbour", "replace", address, "lladdr", "02:00:00:00:00:01", "dev", GRAVE)
-            self._engine.run("ip", "route", "replace", address, "dev", GRAVE)
         own = self._docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={pod}").stdout.split()
         self._docker("stop", "--time", "10", *own)
         self._docker("rm", "--force", *own)
+        if address := self._addresses.pop(pod, None):
+            self._engine.run("ip", "neighbour", "replace", address, "lladdr", "02:00:00:00:00:01", "dev", GRAVE)
+            self._engine.run("ip", "route", "replace", address, "dev", GRAVE)
 
     # The proxy of Services, and Docker Desktop's load balancer.
 
