@@ -234,7 +234,7 @@ def test_networkmanager_imports_the_profile(mac: Mac, project: Path) -> None:
     for fact in (
         "remote = 127.0.0.1:1194", "proto-tcp = yes", "remote-cert-tls = server", "connection-type = tls",
         "verify-x509-name = name:server.d4m-devkit", "tunnel-mtu = 9000",
-        "route = 172.16.0.0/12",
+        "route = 172.16.0.0/12", "connect-timeout = 6",
     ):  # fmt: skip
         assert fact in imported
     assert {line.split(" = ")[0] for line in imported} >= {"ca", "cert", "key", "tls-crypt-v2"}
