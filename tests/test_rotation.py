@@ -631,5 +631,5 @@ def test_leaf_that_ends_with_its_authority_is_renewed_by_a_new_authority_only(tm
     assert all("rotate=all" in end.renewal for end in ends_of(read_generation(project)))
     renewals = rotate(project, read_answers(project), "all", False, NOW + timedelta(days=30))
     said = io.StringIO()
-    Console(file=said, width=200).print(rotation_text(renewals, "docker-for-mac", "all", False))
+    Console(file=said, width=200).print(rotation_text(renewals, read_answers(project), "all", False))
     assert "Old profiles have ended" in said.getvalue()
