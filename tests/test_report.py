@@ -21,7 +21,7 @@ def report(project: Path, engine: Engine, *containers: Container) -> Report:
 
 
 def engine(firewall_backend: str = "iptables") -> Engine:
-    return Engine("vm", "29.0.0", "Docker Desktop", firewall_backend, local=True)
+    return Engine("vm", "29.0.0", "Docker Desktop", firewall_backend, host=None)
 
 
 def container(driver: str, address: str, *ports: str) -> Container:

@@ -24,7 +24,7 @@ def commit(project: Path) -> None:
     if not (project / ".git").exists():
         git(project, "init", "--quiet")
     git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "devkit")
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "devkit")
 
 
 def test_former_layout_is_replaced_and_its_profiles_go_on_working(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from devkit import host
 from devkit.answers import CHANGE_ANSWER, Answers, address_to_listen_on
 from devkit.errors import UserError
+from devkit.facts import Engine
 from devkit.generation import Generation
 from devkit.report import ends_of
 
@@ -41,6 +42,15 @@ def check_listen(answers: Answers) -> None:
         raise UserError(
             f"vpn_listen is {answers.vpn_listen}, where clients that come to vpn_host {answers.vpn_host} find nothing: "
             f"change it with `{CHANGE_ANSWER} vpn_listen={wanted}`, or vpn_host."
+        )
+
+
+def check_host(answers: Answers, engine: Engine) -> None:
+    """Clients must not look on their own computer for a server that is elsewhere."""
+    if engine.host and host.is_loopback(answers.vpn_host) and not host.is_loopback(engine.host):
+        raise UserError(
+            f"vpn_host is {answers.vpn_host}, where each client finds itself, but the engine is on {engine.host}: "
+            f"change it with `{CHANGE_ANSWER} vpn_host={engine.host}`."
         )
 
 

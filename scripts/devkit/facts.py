@@ -7,13 +7,18 @@ from ipaddress import IPv4Address, IPv4Network
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine says of itself; `local` when it is reached by no network."""
+    """What an engine says of itself; `host` is its machine's where it is reached over a network, or else None."""
 
     name: str
     version: str
     operating_system: str
     firewall_backend: str
-    local: bool
+    host: str | None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is reached by no network, and publishes its ports on this computer."""
+        return self.host is None
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,10 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Container:
-    """A container; ports as Docker writes them, such as 80/tcp; its folder is the one that Compose started it from."""
+    """A container; ports as Docker writes them, such as 80/tcp.
+
+    Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
+    """
 
     name: str
     image: str
@@ -59,6 +67,7 @@ class Container:
     attachments: tuple[Attachment, ...]
     ports: tuple[str, ...]
     folder: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True)

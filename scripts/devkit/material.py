@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
+from cryptography import x509
 from cryptography.x509 import Certificate, CertificateRevocationList
 from filelock import FileLock, Timeout
 
@@ -254,6 +255,22 @@ def fingerprint(project: Path) -> str:
         *(_read(configs / name, "your backup") for name in SERVER_FILES),
     ]
     return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in read_at_start)).hexdigest()[:16]
+
+
+def delivered_mark(project: Path) -> Path:
+    """A file that is there while the engine has its own copy of what the services read."""
+    return local_folder(project) / ".delivered"
+
+
+def server_serial_numbers(project: Path) -> Sequence[str]:
+    """Those of the certificates that this project's server has had, in hexadecimal; the one in force is the last."""
+    local = local_folder(project)
+    found = []
+    for folder in (*sorted((local / "pki/archive").glob("[0-9]*")), local):
+        with suppress(OSError, ValueError):  # one that is gone or damaged names nobody's server
+            certificate = x509.load_pem_x509_certificate((folder / "configs/server.crt").read_bytes())
+            found.append(f"{certificate.serial_number:x}")
+    return found
 
 
 def fingerprint_for_cluster(project: Path, answers: Answers) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from python_on_whales import Container as WhaleContainer
 from python_on_whales import DockerClient
@@ -22,9 +24,12 @@ from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from devkit import management
-from devkit.answers import Answers
+from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.delivery import archive
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
+from devkit.files import BESIDE, write
+from devkit.material import delivered_mark, local_folder, server_serial_numbers
 
 SERVER, FIREWALL = "vpn", "firewall"
 SERVICES = (FIREWALL, SERVER)
@@ -41,6 +46,10 @@ FOLDER_LABEL = "com.docker.compose.project.working_dir"
 NETWORK_LABEL = "com.docker.compose.network"
 MATERIAL_LABEL = "d4m-devkit.material"
 MATERIAL_VARIABLE = "D4M_MATERIAL"
+SERVER_LABEL = "d4m-devkit.server"
+SERVER_VARIABLE = "D4M_SERVER"
+VOLUME_LABEL = "com.docker.compose.volume"
+DELIVERED_LABEL = "d4m-devkit.delivered"
 HEALTHY_SECONDS = 120
 ENDING_SECONDS = 20  # how long the containers of a pod that was deleted may still have its image
 MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
@@ -89,7 +98,7 @@ class Stack:
             version=str(info["ServerVersion"]),
             operating_system=str(info.get("OperatingSystem", "")),
             firewall_backend=str(backend.get("Driver", "")) if isinstance(backend, dict) else "",
-            local=self._host().startswith(("unix:", "npipe:")),
+            host=_machine(self._host()),
         )
 
     def require_compose(self) -> None:
@@ -114,10 +123,14 @@ class Stack:
     def is_ours(self, container: Container) -> bool:
         """Whether a container is one of this project's own services, under whatever name and of whatever version.
 
-        It is known by its folder, which outlives every change of answers.
+        It is known by a certificate that this project's server has had, which outlives every change of answers and of
+        folders; without one, by its folder.
         """
-        in_our_folder = container.folder is not None and Path(container.folder).resolve() == self._project.resolve()
-        return in_our_folder and container.service in (*SERVICES, *FORMER_SERVICES)
+        if container.service not in (*SERVICES, *FORMER_SERVICES):
+            return False
+        if container.server:
+            return container.server in server_serial_numbers(self._project)
+        return container.folder is not None and Path(container.folder).resolve() == self._project.resolve()
 
     @_explained()
     def own(self) -> tuple[Container, ...]:
@@ -183,8 +196,15 @@ class Stack:
         and so is what this folder had started under another name or in another layout.
         Raises UserError that quotes the service which does not become healthy.
         """
-        os.environ[MATERIAL_VARIABLE] = material
+        os.environ |= {MATERIAL_VARIABLE: material, SERVER_VARIABLE: server_serial_numbers(self._project)[-1]}
         yield from self._remove_former()
+        if self._sees_folder():
+            delivered_mark(self._project).unlink(missing_ok=True)
+        else:
+            yield "bringing the keys to the engine"
+            delivered_mark(self._project).touch(mode=0o600)
+            self.deliver()
+            os.environ |= {"D4M_SOURCE": "volume", "D4M_SERVER_SOURCE": "server", "D4M_CONFIGS_SOURCE": "configs"}
         yield from _lines(self._docker.compose.up(detach=True, remove_orphans=True, stream_logs=True))
         for service in SERVICES:
             yield f"waiting for {service}"
@@ -206,6 +226,52 @@ class Stack:
             f"the service {service} did not become healthy ({most_telling(words)}): see "
             f"`docker compose logs {service}`."
         )
+
+    @_explained()
+    def check_port_there(self, answers: Answers) -> None:
+        """Raise UserError when something else on the engine's own machine has the port; the image must be there."""
+        kind = "-t" if answers.vpn_protocol == "tcp" else "-u"
+        listing = self._in_image("--network=host", "ss", "-H", "-l", "-n", kind, f"sport = :{answers.vpn_port}")
+        addresses = {line.split()[3].rsplit(":", 1)[0] for line in listing.stdout.decode().splitlines()}
+        if addresses & {str(answers.vpn_listen), "0.0.0.0", "*", "[::]"}:  # noqa: S104
+            raise UserError(
+                f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} is taken by another program on the "
+                f"engine's machine: free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`."
+            )
+
+    def _sees_folder(self) -> bool:
+        """Whether the engine sees this project's folder: found out by trying."""
+        configs = local_folder(self._project) / "configs"
+        token = configs / f"{BESIDE}probe"
+        token.unlink(missing_ok=True)
+        write(token, secrets.token_bytes(16), 0o644)
+        try:
+            mount = f"--mount=type=bind,source={configs.resolve()},target=/probe,readonly"
+            return self._in_image(mount, "cat", f"/probe/{token.name}").stdout == token.read_bytes()
+        finally:
+            token.unlink()
+
+    @_explained()
+    def deliver(self) -> None:
+        """Bring what the services read to volumes of the engine, which does not see this folder. Raises UserError."""
+        folders = {"server": self._project / "server", "configs": local_folder(self._project) / "configs"}
+        for name, folder in folders.items():
+            volume = f"{self.project_name}_{name}"
+            if not self._docker.volume.exists(volume):
+                labels = {PROJECT_LABEL: self.project_name, VOLUME_LABEL: name, DELIVERED_LABEL: ""}
+                self._docker.volume.create(volume, labels=labels)
+            mount = f"--mount=type=volume,source={volume},target=/delivered"
+            received = self._in_image(mount, "receive.sh", "/delivered", given=archive(folder.resolve()))
+            if received.returncode != 0:
+                raise UserError(f"the engine did not take {folder}: {most_telling(received.stderr.decode())}.")
+
+    def _in_image(self, option: str, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        """Run a command in the image, as root without any right but a root's own files; nothing of it is logged."""
+        docker = [str(word) for word in self._docker.client_config.docker_cmd]
+        network = [] if option.startswith("--network") else ["--network=none"]
+        options = ["--rm", "--interactive", "--log-driver=none", "--user=root", "--cap-drop=ALL", "--read-only"]
+        words = [*docker, "run", *options, *network, option, self._image, *command]
+        return subprocess.run(words, input=given, capture_output=True, check=False)
 
     def _passes(self, container: WhaleContainer, check: Sequence[str]) -> bool:
         try:
@@ -254,6 +320,8 @@ class Stack:
         self._docker.compose.stop(stream_logs=False)
         left = self._remove_rules() if self._docker.image.exists(self._image) else None
         self._docker.compose.down(remove_orphans=True, quiet=True)
+        self._remove_volumes(self.project_name)
+        delivered_mark(self._project).unlink(missing_ok=True)
         if images:
             self.remove_images()
         if left:
@@ -282,9 +350,16 @@ class Stack:
                 name = (network.labels or {}).get(NETWORK_LABEL)
                 if project != self.project_name or name == FORMER_NETWORK:
                     self._docker.network.remove(network)
+            if project != self.project_name:
+                self._remove_volumes(project)
         for image in {container.image for container in former} - {self._image}:
             if images and self._docker.image.exists(image):
                 self._docker.image.remove(image)
+
+    def _remove_volumes(self, project: str) -> None:
+        for volume in self._docker.volume.list(filters=[("label", DELIVERED_LABEL)]):
+            if (volume.labels or {}).get(PROJECT_LABEL) == project:
+                self._docker.volume.remove(volume)
 
     @_explained()
     def remove_images(self) -> None:
@@ -316,6 +391,13 @@ class Stack:
         return (endpoint.host if endpoint else None) or "unix:///var/run/docker.sock"
 
 
+def _machine(endpoint: str) -> str | None:
+    """The machine of an endpoint such as ssh://root@engine.example.org:22; none for this computer's own."""
+    if endpoint.startswith(("unix:", "npipe:")):
+        return None
+    return urlsplit(endpoint).hostname
+
+
 def _network(network: WhaleNetwork) -> Network:
     ranges = network.ipam.config or []
     return Network(
@@ -341,6 +423,7 @@ def _container(container: WhaleContainer, networks: Mapping[str, Network]) -> Co
         ),
         ports=tuple(sorted(container.config.exposed_ports or {}, key=lambda port: (len(port), port))),
         folder=labels.get(FOLDER_LABEL),
+        server=labels.get(SERVER_LABEL),
     )
 
 

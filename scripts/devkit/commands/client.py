@@ -13,6 +13,7 @@ from devkit.errors import UserError
 from devkit.facts import Session
 from devkit.material import (
     add_clients,
+    delivered_mark,
     faults,
     find_client,
     fingerprint,
@@ -47,6 +48,8 @@ def _add(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     add_clients(project, answers, options.names, _now())
+    if delivered_mark(project).exists():
+        _stack(project, answers).deliver()
     for name in options.names:
         print(profile_path(project, name))
 
@@ -92,6 +95,8 @@ def _revoke(options: argparse.Namespace) -> None:
         errors.print(f"In the cluster, {in_cluster}.")
     try:
         running = stack.running_material()
+        if delivered_mark(project).exists():
+            stack.deliver()
     except UserError as error:
         if answers.kubernetes != "none":
             return  # that is where the server is

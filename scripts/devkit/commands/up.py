@@ -32,15 +32,20 @@ def _up(options: argparse.Namespace) -> None:
     stack.require_compose()
     networks = stack.networks()
     _check_others(stack, networks)
+    holds_port = any(map(stack.is_ours, stack.containers()))  # our own server may
     if engine.local:  # what is published elsewhere may have another address on the way
         checks.check_listen(answers)
-        if not any(map(stack.is_ours, stack.containers())):  # our own server may hold the port already
+        if not holds_port:
             checks.check_port(answers)
+    else:
+        checks.check_host(answers, engine)
     checks.check_routes(answers, [subnet for network in networks for subnet in network.subnets])
 
     ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # the server mounts what it writes
     progress = commandline.messages()
     commandline.follow(progress, "Building the image", stack.build())
+    if not engine.local and not holds_port:
+        stack.check_port_there(answers)
     commandline.follow(progress, "Starting the server and the firewall", stack.start(fingerprint(project)))
     show_report(project, answers, stack, as_json=options.json)
 
