@@ -81,13 +81,16 @@ def warn_of_older(up: str) -> None:
     warn([f"what runs is older than what is in this folder: `{up}` loads it."])
 
 
-def follow(progress: Console, what: str, lines: Iterable[str]) -> None:
-    """Show a step's last line while it lasts, each that is new where nobody watches, and one when it is done."""
+def follow(progress: Console, what: str, lines: Iterable[str], keep: bool = False) -> None:
+    """Show a step's last line while it lasts, and one line when it is done.
+
+    With `keep`, which is for our own words and not for a build's hundreds, each line stays where there is no terminal.
+    """
     before = None
     with progress.status(what) as status:
         for line in lines:
             status.update(Text(f"{what}: {line}", overflow="ellipsis", no_wrap=True))
-            if line != before and not progress.is_terminal:
+            if keep and line != before and not progress.is_terminal:
                 progress.print(f"{what}: {line}", markup=False)
             before = line
     progress.print(f"{what}: done", style="dim")

@@ -71,7 +71,7 @@ def up(options: argparse.Namespace) -> None:
         commandline.follow(progress, "Building the image", stack.build())
         settings["image.tag"] = stack.tag_by_content()
     installation = tools.install(answers, settings, [path.absolute() for path in options.values])
-    commandline.follow(progress, f"Installing the chart in {cluster.context}", installation)
+    commandline.follow(progress, f"Installing the chart in {cluster.context}", installation, keep=True)
     _show_report(project, answers, tools, cluster, as_json=options.json)
 
 
