@@ -269,7 +269,15 @@ class Stack:
         """Run a command in the image, as root without any right but a root's own files; nothing of it is logged."""
         docker = [str(word) for word in self._docker.client_config.docker_cmd]
         network = [] if option.startswith("--network") else ["--network=none"]
-        options = ["--rm", "--interactive", "--log-driver=none", "--user=root", "--cap-drop=ALL", "--read-only"]
+        options = [
+            "--rm",
+            "--interactive",
+            "--pull=never",
+            "--log-driver=none",
+            "--user=root",
+            "--cap-drop=ALL",
+            "--read-only",
+        ]
         words = [*docker, "run", *options, *network, option, self._image, *command]
         return subprocess.run(words, input=given, capture_output=True, check=False)
 

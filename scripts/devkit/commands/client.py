@@ -48,10 +48,13 @@ def _add(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     add_clients(project, answers, options.names, _now())
-    if delivered_mark(project).exists():
-        _stack(project, answers).deliver()
     for name in options.names:
         print(profile_path(project, name))
+    if delivered_mark(project).exists():
+        try:
+            _stack(project, answers).deliver()
+        except UserError as error:
+            raise UserError(f"the server has not heard of that yet: run `{answers.up}`. ({error})") from error
 
 
 def _list(options: argparse.Namespace) -> None:
