@@ -144,6 +144,9 @@ def test_second_clone_without_the_keys_is_refused_and_changes_nothing(team: Team
     assert refused.returncode == 1
     assert f"another devkit, d4m-devkit in {first}, is on this engine" in refused.stderr
     assert script(alice, second, "status").returncode == 1
+    down = script(alice, second, "down", "--images")
+    assert down.returncode == 1
+    assert "nothing was taken down" in down.stderr
     assert traces(engine) == running
     assert snapshot(second) == files
     # With the keys, from whichever computer and folder, it is the same devkit.

@@ -96,6 +96,12 @@ def test_second_project_of_the_same_name_is_refused_and_the_first_goes_on(tmp_pa
             mac.run("docker", "compose", "stop", cwd=first)
         assert mac.run("docker", "ps", "--all", "--quiet").stdout == running
         assert script(mac, first, "down").returncode == 0
+        # Somebody else's volume is not emptied for ours.
+        mac.run("docker", "volume", "create", "d4m-devkit_configs")
+        refused = script(mac, second, "up")
+        assert refused.returncode == 1
+        assert "the volume d4m-devkit_configs on this engine is not this project's" in refused.stderr
+        mac.run("docker", "volume", "rm", "d4m-devkit_configs")
         # A project of somebody else's with that name is not taken over either.
         (mac.home / "third").mkdir()
         (mac.home / "third/compose.yaml").write_text("name: d4m-devkit\nservices: {one: {image: 'nginx:debian'}}\n")

@@ -85,7 +85,7 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
     Returns what became of the profiles. Raises UserError when another run holds the project or something is
     damaged; OSError as it comes.
     """
-    with _locked(project) as local:
+    with locked(project) as local:
         archive = make_folder(make_folder(local / "pki") / "archive")
         made = not _was_ever_made(local)
         if made:
@@ -105,7 +105,7 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
 
     Returns what became of each certificate. Raises as `ensure_material`.
     """
-    with _locked(project) as local:
+    with locked(project) as local:
         current = _settled(project, now)
         if kind == "leaf":
             _require_authority(current, now)
@@ -145,7 +145,7 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
             raise UserError(fault)
     if len({name.casefold() for name in names}) < len(names):
         raise UserError("a name stands there twice: give each client one of its own.")
-    with _locked(project):
+    with locked(project):
         current = _settled(project, now)
         live = {client.name.casefold(): client.name for client in current.live_clients}
         for name in names:
@@ -178,7 +178,7 @@ def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> 
 
     Raises UserError when there is no such client, and as `ensure_material`.
     """
-    with _locked(project):
+    with locked(project):
         current = _settled(project, now)
         client = find_client(current, name)
         if client in current.live_clients:
@@ -283,7 +283,7 @@ SERVER_FILES = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key")
 
 
 @contextmanager
-def _locked(project: Path) -> Iterator[Path]:
+def locked(project: Path) -> Iterator[Path]:
     """Hold the project's lock; gives its local folder."""
     local = make_folder(local_folder(project))
     close_to_others(local)  # it may have been there before

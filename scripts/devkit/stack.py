@@ -28,8 +28,8 @@ from devkit.answers import CHANGE_ANSWER, Answers
 from devkit.delivery import archive
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
-from devkit.files import BESIDE, write
-from devkit.material import delivered_mark, local_folder, server_serial_numbers
+from devkit.files import BESIDE, PRIVATE, replace_all, write
+from devkit.material import delivered_mark, local_folder, locked, server_serial_numbers
 
 SERVER, FIREWALL = "vpn", "firewall"
 SERVICES = (FIREWALL, SERVER)
@@ -38,12 +38,10 @@ BRIDGE = "d4m"
 # What projects of before had, the server first: it must be gone before the firewall takes its rules away.
 FORMER_SERVICES = ("openvpn", "relay")
 FORMER_BRIDGE = "d4m-relay"
-FORMER_NETWORK = "relay"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
-NETWORK_LABEL = "com.docker.compose.network"
 MATERIAL_LABEL = "d4m-devkit.material"
 MATERIAL_VARIABLE = "D4M_MATERIAL"
 SERVER_LABEL = "d4m-devkit.server"
@@ -146,6 +144,33 @@ class Stack:
         found = [*self._labelled(MATERIAL_LABEL), *self._labelled(f"{PROJECT_LABEL}={self.project_name}")]
         return tuple(container for container in found if not self.is_ours(container))
 
+    @_explained()
+    def check_others(self) -> None:
+        """Raise UserError when something of others is in the way.
+
+        An engine holds one devkit, because a bridge has one name; and Compose would take a project of our name over.
+        """
+        rename = f"give this one another name with `{CHANGE_ANSWER} project_name=NAME`."
+        for container in self.others():
+            if container.service in (*SERVICES, *FORMER_SERVICES):
+                raise UserError(
+                    f"another devkit, {container.project} in {container.folder}, is on this engine: take it down first "
+                    "(`python scripts/down.py` in its folder)."
+                )
+            raise UserError(f"the Compose project in {container.folder} is called {container.project}, too: {rename}")
+        ours = {self.project_name, *(container.project for container in self.own())}
+        for network in self.networks():
+            if network.bridge in (BRIDGE, FORMER_BRIDGE) and network.project not in ours:
+                raise UserError(
+                    f"the network {network.name} of another devkit is on this engine: remove it first "
+                    f"(`docker network rm {network.name}`)."
+                )
+        for volume in (f"{self.project_name}_server", f"{self.project_name}_configs"):
+            if self._docker.volume.exists(volume):
+                labels = self._docker.volume.inspect(volume).labels or {}
+                if labels.get(DELIVERED_LABEL) not in server_serial_numbers(self._project):
+                    raise UserError(f"the volume {volume} on this engine is not this project's: remove it, or {rename}")
+
     def build(self) -> Iterator[str]:
         """Build the image, and give what the build prints line by line. Raises UserError."""
         # An attestation holds the time, and with it what is the same would be another image: it would replace the
@@ -196,13 +221,16 @@ class Stack:
         and so is what this folder had started under another name or in another layout.
         Raises UserError that quotes the service which does not become healthy.
         """
+        self.check_others()
         os.environ |= {MATERIAL_VARIABLE: material, SERVER_VARIABLE: server_serial_numbers(self._project)[-1]}
-        yield from self._remove_former()
+        with _explained():
+            yield from self._remove_former()
+        mark = delivered_mark(self._project)
         if self._sees_folder():
-            delivered_mark(self._project).unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
         else:
             yield "bringing the keys to the engine"
-            delivered_mark(self._project).touch(mode=0o600)
+            replace_all([(mark, self._identity().encode(), PRIVATE)])
             self.deliver()
             os.environ |= {"D4M_SOURCE": "volume", "D4M_SERVER_SOURCE": "server", "D4M_CONFIGS_SOURCE": "configs"}
         yield from _lines(self._docker.compose.up(detach=True, remove_orphans=True, stream_logs=True))
@@ -254,16 +282,26 @@ class Stack:
     @_explained()
     def deliver(self) -> None:
         """Bring what the services read to volumes of the engine, which does not see this folder. Raises UserError."""
+        if delivered_mark(self._project).read_text() != self._identity():
+            raise UserError(
+                "the server is on another engine than the one that Docker's context leads to now: choose that."
+            )
         folders = {"server": self._project / "server", "configs": local_folder(self._project) / "configs"}
-        for name, folder in folders.items():
-            volume = f"{self.project_name}_{name}"
-            if not self._docker.volume.exists(volume):
-                labels = {PROJECT_LABEL: self.project_name, VOLUME_LABEL: name, DELIVERED_LABEL: ""}
-                self._docker.volume.create(volume, labels=labels)
-            mount = f"--mount=type=volume,source={volume},target=/delivered"
-            received = self._in_image(mount, "receive.sh", "/delivered", given=archive(folder.resolve()))
-            if received.returncode != 0:
-                raise UserError(f"the engine did not take {folder}: {most_telling(received.stderr.decode())}.")
+        with locked(self._project):  # or an older state might come after a newer one
+            for name, folder in folders.items():
+                volume = f"{self.project_name}_{name}"
+                if not self._docker.volume.exists(volume):
+                    serial = server_serial_numbers(self._project)[-1]
+                    labels = {PROJECT_LABEL: self.project_name, VOLUME_LABEL: name, DELIVERED_LABEL: serial}
+                    self._docker.volume.create(volume, labels=labels)
+                mount = f"--mount=type=volume,source={volume},target=/delivered"
+                received = self._in_image(mount, "receive.sh", "/delivered", given=archive(folder.resolve()))
+                if received.returncode != 0:
+                    raise UserError(f"the engine did not take {folder}: {most_telling(received.stderr.decode())}.")
+
+    def _identity(self) -> str:
+        """What tells this engine from all others."""
+        return str(self._docker.system.info().id)
 
     def _in_image(self, option: str, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Run a command in the image, as root without any right but a root's own files; nothing of it is logged."""
@@ -314,8 +352,8 @@ class Stack:
 
     def _in_server(self) -> list[str]:
         """What runs a program in the server's container."""
-        (container,) = self._docker.compose.ps([SERVER])
-        return [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", container.id]
+        (name,) = (one.name for one in self._labelled(MATERIAL_LABEL, running=True) if self.is_ours(one))
+        return [*map(str, self._docker.client_config.docker_cmd), "exec", "--interactive", name]
 
     @_explained()
     def stop(self, images: bool) -> None:
@@ -323,12 +361,20 @@ class Stack:
 
         Raises UserError, also when rules are left.
         """
+        others = self.others()
+        for container in others:
+            if container.project == self.project_name:
+                raise UserError(
+                    f"what is called {self.project_name} on this engine is another project's, in {container.folder}: "
+                    "nothing was taken down."
+                )
         for _ in self._remove_former(images):
             pass
         self._docker.compose.stop(stream_logs=False)
-        left = self._remove_rules() if self._docker.image.exists(self._image) else None
+        # The rules of a devkit that is up stay: an engine has one at a time.
+        left = self._remove_rules() if self._docker.image.exists(self._image) and not others else None
         self._docker.compose.down(remove_orphans=True, quiet=True)
-        self._remove_volumes(self.project_name)
+        self._remove_volumes()
         delivered_mark(self._project).unlink(missing_ok=True)
         if images:
             self.remove_images()
@@ -355,18 +401,20 @@ class Stack:
             self._docker.container.remove(container.name)
         for project in {str(container.project) for container in former}:
             for network in self._docker.network.list(filters=[("label", f"{PROJECT_LABEL}={project}")]):
-                name = (network.labels or {}).get(NETWORK_LABEL)
-                if project != self.project_name or name == FORMER_NETWORK:
+                bridge = (network.options or {}).get(BRIDGE_NAME_OPTION)
+                if bridge == FORMER_BRIDGE or (project != self.project_name and bridge == BRIDGE):
                     self._docker.network.remove(network)
             if project != self.project_name:
-                self._remove_volumes(project)
+                self._remove_volumes()
         for image in {container.image for container in former} - {self._image}:
             if images and self._docker.image.exists(image):
                 self._docker.image.remove(image)
 
-    def _remove_volumes(self, project: str) -> None:
+    def _remove_volumes(self) -> None:
+        """Remove what was delivered, under whatever project name."""
+        own = server_serial_numbers(self._project)
         for volume in self._docker.volume.list(filters=[("label", DELIVERED_LABEL)]):
-            if (volume.labels or {}).get(PROJECT_LABEL) == project:
+            if (volume.labels or {}).get(DELIVERED_LABEL) in own:
                 self._docker.volume.remove(volume)
 
     @_explained()

@@ -52,7 +52,7 @@ find_servers() {
         echo "$bridge"
         return
     fi
-    getent ahostsv4 "$SERVER_NAME" | cut --delimiter=' ' --fields=1 | sort --unique | while read -r address; do
+    timeout 3 getent ahostsv4 "$SERVER_NAME" | cut --delimiter=' ' --fields=1 | sort --unique | while read -r address; do
         # One on another machine is behind a gateway ("via").
         ip -4 -oneline route get "$address" | awk -v address="$address" '$2 == "dev" { print $3, address }'
     done
@@ -268,10 +268,18 @@ keep() {
 remove() {
     choose_backend
     remove_former
-    with_backend remove
-    left=$(with_backend remains) || return 0
-    echo "$left" | tr '\n' ';' >&2
-    exit 1
+    # The engine may have had another packet filter when the rules were placed.
+    left=""
+    for backend in nft nftables legacy; do
+        [ "$backend" != legacy ] || grep -qs filter /proc/net/ip_tables_names || continue # to look would load it
+        forward=FORWARD
+        if [ "$backend" != nftables ] && iptables -S FORWARD 2> /dev/null | grep -q DOCKER-USER; then
+            forward=DOCKER-USER
+        fi
+        with_backend remove 2> /dev/null || :
+        left="$left$(with_backend remains 2> /dev/null | tr '\n' ';')" || :
+    done
+    [ -z "$left" ] || { echo "$left" >&2 && exit 1; }
 }
 
 # Under Compose the rules outlast this container as long as the server may be sending: a restart leaves no gap. In a

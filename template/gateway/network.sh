@@ -88,4 +88,8 @@ choose_backend
 close_all_but_routes
 make_device
 for index in $(unforwarding); do forward "$index"; done
-[ $# = 0 ] || exec setpriv --bounding-set=-net_admin,-net_raw,-setpcap -- "$@"
+if [ -n "$(unforwarding)" ]; then
+    echo "this container's network does not forward IPv4, and the kernel lets it not be switched on." >&2
+    exit 1
+fi
+[ $# = 0 ] || exec setpriv --inh-caps=-all --bounding-set=-net_admin,-net_raw,-setpcap -- "$@"

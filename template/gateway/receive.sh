@@ -4,13 +4,18 @@
 # usage: receive.sh FOLDER < ARCHIVE
 set -eu
 new=.new
+last=.last # the archive's last member: without it, it was cut short
 cd "$1"
 rm -rf "$new"
 mkdir "$new"
 tar --extract --no-same-owner --preserve-permissions --directory "$new"
-(cd "$new" && find . -mindepth 1 -type d) | while read -r folder; do mkdir -p "$folder"; done
-find . -path "./$new" -prune -o -type f -print | while read -r file; do
+rm "$new/$last"
+(cd "$new" && find . -mindepth 1 -type d) | while IFS= read -r folder; do
+    [ -d "$folder" ] || rm -f "$folder"
+    mkdir -p "$folder"
+done
+find . -path "./$new" -prune -o -type f -print | while IFS= read -r file; do
     [ -e "$new/$file" ] || rm "$file"
 done
-(cd "$new" && find . -type f) | while read -r file; do mv -f "$new/$file" "$file"; done
+(cd "$new" && find . -type f) | while IFS= read -r file; do mv -f -T "$new/$file" "$file"; done
 rm -rf "$new"

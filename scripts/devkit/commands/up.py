@@ -1,17 +1,15 @@
 """Bring the VPN up: check first, build, start, wait until it is healthy, and print the connection report."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from devkit import checks, commandline
-from devkit.answers import CHANGE_ANSWER, read_answers
+from devkit.answers import read_answers
 from devkit.commands import kubernetes
 from devkit.commands.status import show_report
-from devkit.errors import UserError
-from devkit.facts import Network
 from devkit.material import ensure_material, fingerprint, read_generation
-from devkit.stack import BRIDGE, FORMER_BRIDGE, FORMER_SERVICES, SERVICES, Stack
+from devkit.stack import Stack
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +29,7 @@ def _up(options: argparse.Namespace) -> None:
     engine = stack.engine()
     stack.require_compose()
     networks = stack.networks()
-    _check_others(stack, networks)
+    stack.check_others()
     holds_port = any(map(stack.is_ours, stack.containers()))  # our own server may
     if engine.local:  # what is published elsewhere may have another address on the way
         checks.check_listen(answers)
@@ -48,24 +46,3 @@ def _up(options: argparse.Namespace) -> None:
         stack.check_port_there(answers)
     commandline.follow(progress, "Starting the server and the firewall", stack.start(fingerprint(project)))
     show_report(project, answers, stack, as_json=options.json)
-
-
-def _check_others(stack: Stack, networks: Iterable[Network]) -> None:
-    """One engine holds one devkit, because a bridge has one name; and Compose would take a project of our name over."""
-    for container in stack.others():
-        if container.service in (*SERVICES, *FORMER_SERVICES):
-            raise UserError(
-                f"another devkit, {container.project} in {container.folder}, is on this engine: take it down first "
-                "(`python scripts/down.py` in its folder)."
-            )
-        raise UserError(
-            f"the Compose project in {container.folder} is called {container.project}, too: give this one another "
-            f"name with `{CHANGE_ANSWER} project_name=NAME`."
-        )
-    ours = {stack.project_name, *(container.project for container in stack.own())}
-    for network in networks:
-        if network.bridge in (BRIDGE, FORMER_BRIDGE) and network.project not in ours:
-            raise UserError(
-                f"the network {network.name} of another devkit is on this engine: remove it first "
-                f"(`docker network rm {network.name}`)."
-            )
