@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
-from devkit import pki
-
 from tests.lab import cache
 
 HERE = Path(__file__).resolve().parent
@@ -235,6 +233,8 @@ class RemoteEngine(Engine):
 
 def _make_tls_keys(folder: Path) -> None:
     """Make the keys of Docker's own TLS: an authority's certificate, and a pair for server and client."""
+    from devkit import pki  # noqa: PLC0415 -- the demo needs none of this, and does not find it
+
     now = datetime.now(UTC)
     authority = pki.new_authority("lab", "ecdsa-p256", 1, now)
     pairs = {
