@@ -109,7 +109,7 @@ def explain(mac: Mac, project: Path) -> None:
     names = ("DOCKER_HOST", "DOCKER_CONFIG", "PATH")
     settings = [f"{name}={mac.environment[name]}" for name in names if name in mac.environment]
     shell = mac.home / "shell"
-    shell.write_text(f"cd {project} && exec {shlex.join(mac.command('env', *settings, 'bash'))}\n")
+    shell.write_text(f"exec {shlex.join(mac.command('env', *settings, 'bash', cwd=project))}\n")
     console.print(
         f"\nEverything is left running.\n  look around:  sh {shell}"
         "\n                (a shell on the Mac: try docker ps, curl http://172.17.0.2, python scripts/up.py)"
