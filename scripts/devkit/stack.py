@@ -24,7 +24,7 @@ from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from devkit import management
-from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, Answers
 from devkit.delivery import archive
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
@@ -261,7 +261,9 @@ class Stack:
         kind = "-t" if answers.vpn_protocol == "tcp" else "-u"
         listing = self._in_image("--network=host", "ss", "-H", "-l", "-n", kind, f"sport = :{answers.vpn_port}")
         addresses = {line.split()[3].rsplit(":", 1)[0] for line in listing.stdout.decode().splitlines()}
-        if addresses & {str(answers.vpn_listen), "0.0.0.0", "*", "[::]"}:  # noqa: S104
+        # Who listens everywhere is in the way of each address, and each address in the way of who wants them all.
+        everywhere = {str(ANY_ADDRESS), "*", "[::]"}
+        if addresses and (answers.vpn_listen == ANY_ADDRESS or addresses & {str(answers.vpn_listen), *everywhere}):
             raise UserError(
                 f"{answers.vpn_listen}:{answers.vpn_port}/{answers.vpn_protocol} is taken by another program on the "
                 f"engine's machine: free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`."

@@ -81,7 +81,7 @@ def _who_is_connected(
     if not named:
         yield lambda: _stack(project, answers).sessions()
     if named or answers.kubernetes != "none":
-        from devkit.cluster import ClusterTools  # noqa: PLC0415 -- as below
+        from devkit.cluster import ClusterTools  # noqa: PLC0415 -- `add` needs none of it, and starts sooner
 
         yield lambda: ClusterTools(project, options.context).sessions()
 
