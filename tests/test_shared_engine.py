@@ -158,7 +158,8 @@ def test_second_clone_without_the_keys_is_refused_and_changes_nothing(team: Team
 def test_port_of_the_engines_machine_that_is_taken_is_named(team: Team) -> None:
     engine, lead, _, _ = team
     project = copy_project(lead.home / "taken", vpn_host=ENGINE_HOST)
-    listen = "perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalAddr => q(192.0.2.1:1194), Listen => 1) or die; sleep 60'"
+    socket = "IO::Socket::INET->new(LocalAddr => q(192.0.2.1:1194), Listen => 1)"
+    listen = f"perl -MIO::Socket -e '$s = {socket} or die; sleep 60'"
     listener = engine.run("sh", "-c", f"{listen} > /dev/null 2>&1 & echo $!").stdout.strip()
     eventually(lambda: "1194" in engine.run("ss", "-Htln").stdout)
     refused = script(lead, project, "up")
