@@ -246,6 +246,7 @@ EVENTS: dict[str, Callable[[Site], object]] = {
 def test_nothing_opens_at_any_start_stop_restart_or_kill_and_traffic_flows_again(site: Site, uplink: str) -> None:
     with only_what_may(site, uplink):
         for event, cause in EVENTS.items():
+            print(event)  # which one it was, should the test fail
             cause(site)
             site.settle()
             if "stopped" not in event and event != "server started first" and "alone" not in event:
@@ -350,11 +351,29 @@ def test_down_fails_and_names_what_it_could_not_take_away(site: Site) -> None:
     up(site.mac, site.project)
 
 
+def our_rules(engine: Engine) -> list[str]:
+    """What of ours is in any packet filter of the engine's machine."""
+    rules = engine.run("sh", "-c", "nft list ruleset; iptables-legacy-save", check=False).stdout
+    return [line for line in rules.splitlines() if re.search(r'D4M|table ip d4m|comment "d4m"', line)]
+
+
+def test_rules_outlast_the_firewall_alone_and_go_with_the_server(site: Site) -> None:
+    """Also without our scripts."""
+    site.mac.run("docker", "stop", FIREWALL)
+    without_firewall = our_rules(site.engine)
+    site.mac.run("docker", "start", FIREWALL)
+    compose(site, "stop")
+    without_both = our_rules(site.engine)
+    compose(site, "start")
+    assert without_firewall
+    assert not without_both
+    eventually(lambda: fetch(site.mac, INSIDE, seconds=2) == "200", seconds=40)
+
+
 def test_down_takes_every_rule_away(site: Site) -> None:
     kill(site, FIREWALL)
     run = script(site.mac, site.project, "down")
     assert run.returncode == 0, run.stderr
-    rules = site.engine.run("sh", "-c", "nft list ruleset; iptables-legacy-save", check=False).stdout
-    assert not re.search(r'D4M|table ip d4m|comment "d4m"', rules)
+    assert not our_rules(site.engine)
     assert "d4m" not in site.engine.run("ip", "-brief", "link").stdout
     up(site.mac, site.project)
