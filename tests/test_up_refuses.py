@@ -165,8 +165,10 @@ def test_conflict_of_a_merge_is_named_by_every_command(project: Path, name: str)
     ours, theirs = "<<<<<<< before updating\nours\n", "=======\ntheirs\n>>>>>>> after updating\n"
     (project / name).write_text(text + ours + theirs)
     before = snapshot(project)
-    commands = [("up",), ("up", "--kubernetes"), ("status",), ("down",), ("generate",), ("generate", "--rotate=leaf"),
-                ("client", "add", "alice"), ("client", "revoke", "docker-for-mac"), ("client", "list")]  # fmt: skip
+    commands = [("up",), ("up", "--kubernetes"), ("status",), ("status", "--kubernetes"), ("down",),
+                ("down", "--kubernetes"), ("generate",), ("generate", "--rotate=leaf"), ("client", "add", "alice"),
+                ("client", "revoke", "docker-for-mac"), ("client", "list"),
+                ("client", "show", "docker-for-mac")]  # fmt: skip
     for command in commands:
         said = sentence(run_here(project, command[0], os.environ, *command[1:]))
         assert f"{project / name}:{len(text.splitlines()) + 1} holds a conflict marker" in said
