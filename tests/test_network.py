@@ -222,6 +222,7 @@ def compose(site: Site, *command: str) -> None:
 def kill(site: Site, container: str) -> None:
     """As a crash ends it: the engine then starts it again."""
     process = site.mac.run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
+    assert process != "0", f"{container} is not running"  # to kill 0 would end the tests themselves
     site.engine.run("sh", "-c", f"kill -9 {process}")
 
 
