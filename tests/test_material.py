@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from devkit.answers import read_answers
-from devkit.material import ensure_material
+from devkit.material import add_clients, ensure_material, rotate
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
 from tests.faults import run_and_die_at
@@ -108,9 +108,14 @@ def test_revocation_list_ends_with_its_authority(project: Path) -> None:
 
 def test_leaf_never_outlives_its_authority(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "devkit", certificate_days=10, authority_days=10)
+    later = NOW + timedelta(days=5)
+    rotate(project, read_answers(project), "leaf", False, later)
+    add_clients(project, read_answers(project), ["alice"], later)
     current = project / "local/pki/current"
     end = certificate(current / "authority.crt").not_valid_after_utc
-    assert certificate(current / "configs/server.crt").not_valid_after_utc <= end
+    for leaf in ("configs/server.crt", "clients/docker-for-mac.pem", "clients/alice.pem"):
+        assert certificate(current / leaf).not_valid_before_utc == later - timedelta(minutes=5)
+        assert certificate(current / leaf).not_valid_after_utc == end
 
 
 def test_private_keys_are_under_local_and_for_their_owner_only(project: Path) -> None:
