@@ -1,9 +1,11 @@
 """What the report says of facts that the lab cannot show."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from devkit.answers import read_answers
@@ -15,13 +17,19 @@ from rich.console import Console
 NOW = datetime.now(UTC)
 
 
-def report(project: Path, engine: Engine, *containers: Container) -> Report:
+def report(project: Path, engine: Engine, *containers: Container, now: datetime = NOW) -> Report:
     generation = read_generation(project)
-    return make_report(read_answers(project), engine, project / "local", generation, containers, NOW)
+    return make_report(read_answers(project), engine, project / "local", generation, containers, now)
 
 
 def engine(firewall_backend: str = "iptables") -> Engine:
     return Engine("vm", "29.0.0", "Docker Desktop", firewall_backend, host=None)
+
+
+def printed(made: Report, project: Path) -> str:
+    console = Console(file=StringIO(), record=True, width=200)
+    console.print(as_text(made, "Linux", project))
+    return console.export_text()
 
 
 def container(driver: str, address: str, *ports: str) -> Container:
@@ -55,20 +63,47 @@ def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
 
 
 def test_document_and_report_hold_the_same_facts(project: Path) -> None:
-    made = report(project, engine(), container("bridge", "192.168.9.5"))
-    document = as_document(made)
+    there = container("bridge", "172.30.0.5", "80/tcp", "5432/tcp")
+    away = replace(container("bridge", "192.168.9.5"), name="two")
+    shortly_before_the_leaves_end = NOW + timedelta(days=810)
+    made = report(project, engine(), there, away, now=shortly_before_the_leaves_end)
+    document: Any = as_document(made)
     assert document["containers"] == [
         {
             "name": "one",
+            "image": "image",
+            "addresses": [{"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None}],
+            "ports": ["80/tcp", "5432/tcp"],
+            "urls": ["http://172.30.0.5"],
+        },
+        {
+            "name": "two",
             "image": "image",
             "addresses": [
                 {"network": "net", "address": "192.168.9.5", "reachable": False, "reason": "outside the routes"}
             ],
             "ports": [],
             "urls": [],
-        }
+        },
     ]
-    assert made.missed == (IPv4Network("192.168.9.0/24"),)
+    assert [end["name"] for end in document["certificates"]] == ["authority", "server", "docker-for-mac"]
+    assert len(document["warnings"]) == 2
+    endpoint, about = document["endpoint"], document["engine"]
+    ends = [f"{end['name']}: until {end['ends'].partition('T')[0]}" for end in document["certificates"]]
+    rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
+    for fact in (
+        f"Endpoint {endpoint['host']}:{endpoint['port']} ({endpoint['protocol']})",
+        f"Engine {about['version']} on {about['operating_system']}",
+        f"Profile {Path(document['profile']).relative_to(project)}",
+        f"Routes {' '.join(document['routes'])}",
+        *ends,
+        "one net 172.30.0.5 http://172.30.0.5 yes",
+        "5432/tcp",
+        "two net 192.168.9.5 no: outside the routes",
+        f"'routes=[{', '.join([*document['routes'], '192.168.9.0/24'])}]'",
+        *(f"warning: {warning}" for warning in document["warnings"]),
+    ):
+        assert any(fact in row for row in rows), fact  # in this order
 
 
 @pytest.mark.parametrize(
@@ -84,9 +119,7 @@ def test_address_that_the_port_is_published_on_is_shown(project: Path, host: str
     answers = replace(read_answers(project), vpn_host=host, vpn_listen=IPv4Address(listen))
     made = make_report(answers, engine(), project / "local", read_generation(project), (), NOW)
     assert as_document(made)["endpoint"] == {"host": host, "port": 1194, "protocol": "tcp", "listen": listen}
-    console = Console(record=True, width=200)
-    console.print(as_text(made, "Linux", project))
-    said = console.export_text()
+    said = printed(made, project)
     assert row in said if row else "Published on" not in said
 
 
