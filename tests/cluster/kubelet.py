@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ Document = dict[str, Any]
 POD_NETWORK = "pods"
 GRAVE = "grave"  # a bridge that nobody is on
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_PROBES = 2.0  # of a container that is healthy; a manifest's own are longer
 REVISION = "controller-revision-hash"
 LABEL = "pod"  # of every container here: the pod that it belongs to
 
@@ -62,6 +64,7 @@ class Node:
         self._forwarded: dict[str, str] = {}
         self._published: dict[int, str] = {}  # port and cluster IP of each load balancer
         self._warned: set[tuple[str, str]] = set()  # identity of a pod, and reason
+        self._healthy_until: dict[tuple[str, str], float] = {}  # name of a container, and when it was started
         api.execute = self._execute
         self.address = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
         # As the usual plugins do, a pod gets the next address of all, not the one that has just become free.
@@ -292,9 +295,13 @@ class Node:
         """Write a pod's status: its address, its phase, and whether its probes succeed."""
         name = pod["metadata"]["name"]
         states = []
-        for container in pod["spec"]["containers"]:
-            inspected = self._docker("inspect", self.container(name, container["name"]))
-            found = json.loads(inspected.stdout)[0] if inspected.returncode == 0 else {}
+        containers = pod["spec"]["containers"]
+        inspected = self._docker(
+            "container", "inspect", *(self.container(name, container["name"]) for container in containers)
+        )
+        known = {found["Name"].removeprefix("/"): found for found in json.loads(inspected.stdout or "[]")}
+        for container in containers:
+            found = known.get(self.container(name, container["name"]), {})
             state = found.get("State", {}) | {"RestartCount": found.get("RestartCount", 0)}
             if not found:
                 state["waiting"] = {"reason": "ImagePullBackOff", "message": f"Back-off pulling {container['image']}"}
@@ -304,7 +311,7 @@ class Node:
             phase = "Failed" if any(exited) else "Succeeded"
         else:
             phase = "Running"
-        ready = [phase == "Running" and self._is_healthy(name, container) for container, _ in states]
+        ready = [phase == "Running" and self._is_healthy(name, container, state) for container, state in states]
         conditions = [{"type": kind, "status": str(all(ready))} for kind in ("Ready", "ContainersReady")]
         status = {
             "phase": phase, "hostIP": self.address, "podIP": self._pod_address(pod), "conditions": conditions,
@@ -359,11 +366,19 @@ class Node:
         message = log.stdout + log.stderr if fallback else ""
         return {"terminated": {"exitCode": state["ExitCode"], "reason": "Error", "message": message}}
 
-    def _is_healthy(self, pod: str, container: Document) -> bool:
+    def _is_healthy(self, pod: str, container: Document, state: Document) -> bool:
+        """Whether a container runs and its probes succeed; one that did succeed is not probed at every look."""
+        if state.get("Status") != "running":
+            return False
+        started = self.container(pod, container["name"]), state["StartedAt"]
+        if time.monotonic() < self._healthy_until.get(started, 0):
+            return True
         kinds = ("startupProbe", "livenessProbe", "readinessProbe")
-        probes = {tuple(container.get(kind, {}).get("exec", {}).get("command", ["true"])) for kind in kinds}
-        inside = ["exec", self.container(pod, container["name"])]
-        return all(self._docker(*inside, *probe).returncode == 0 for probe in probes)
+        probes = {tuple(container[kind]["exec"]["command"]) for kind in kinds if "exec" in container.get(kind, {})}
+        healthy = all(self._docker("exec", started[0], *probe).returncode == 0 for probe in probes)
+        if healthy:
+            self._healthy_until[started] = time.monotonic() + SECONDS_BETWEEN_PROBES
+        return healthy
 
     def _pod_address(self, pod: Document) -> str:
         return self._addresses.get(pod["metadata"]["name"], self.address)
