@@ -23,6 +23,8 @@ BOOT_SECONDS = 60
 CGROUPS = Path("/sys/fs/cgroup")
 VM_NETWORK = "vm-network"  # a link to the network namespace that the VM has now
 ENGINE_HOST, ENGINE_ADDRESS = "engine.example.org", "192.0.2.1"  # of one that shares nothing
+# As Docker's documentation advises: else each of the many commands of one script makes a connection of its own.
+SSH_KEEPS_CONNECTION = "ControlMaster auto\\nControlPath ~/.ssh/kept-%%C\\nControlPersist 60\\n"
 MARK = "D4M_LAB"  # every process of a lab carries the lab's folder in this environment variable
 
 BASE_IMAGE = "debian:trixie-slim"
@@ -190,7 +192,8 @@ def lab(
 class RemoteEngine(Engine):
     """An engine on a machine of its own, ENGINE_HOST, which shares no folder with the computers of its users.
 
-    They reach it by ssh, in Docker's context `engine`, or by TLS, in the context `engine-tls`.
+    They reach it by ssh, in Docker's context `engine`, or by TLS, in the context `engine-tls`. The first computer's ssh
+    keeps its connection for the next command, the others' is as it comes.
     """
 
     def __init__(self, lab_folder: Path, docker_data: Path, store: cache.ImageStore, options: list[str]) -> None:
@@ -215,6 +218,8 @@ class RemoteEngine(Engine):
         mac.run("sh", "-c", "mkdir -p -m 0700 ~/.ssh && rm -f ~/.ssh/*"
                 " && echo 'StrictHostKeyChecking accept-new' > ~/.ssh/config"
                 " && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")  # fmt: skip
+        if len(self._users) == 1:
+            mac.run("sh", "-c", f"printf '{SSH_KEEPS_CONNECTION}' >> ~/.ssh/config")
         key = mac.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub").stdout.strip()
         self.run("sh", "-c", f"mkdir -p /root/.ssh && echo '{key}' >> /root/.ssh/authorized_keys")
         mac.run("docker", "context", "create", "engine", "--docker", f"host=ssh://root@{ENGINE_HOST}")
@@ -229,6 +234,7 @@ class RemoteEngine(Engine):
         mac.run("ip", "address", "add", f"192.0.2.{10 + number}/24", "dev", "en1")
         mac.run("ip", "link", "set", "en1", "up")
         self.run("ip", "link", "set", plug, "master", "lan", "up")
+        mac.run("sh", "-c", "rm -f ~/.ssh/kept-*")  # a connection to the machine as it was before it was booted anew
 
 
 def _make_tls_keys(folder: Path) -> None:
