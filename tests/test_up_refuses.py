@@ -58,6 +58,14 @@ def test_no_engine(pristine: Path) -> None:
     assert snapshot(pristine) == before
 
 
+def test_context_that_is_not_there(pristine: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"} | {
+        "DOCKER_CONTEXT": "none-such",
+        "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
+    }
+    assert 'context "none-such": context not found' in sentence(run_here(pristine, "up", environment))
+
+
 def test_no_docker_at_all(pristine: Path) -> None:
     run = run_script(pristine, "up", os.environ | {"PATH": "/nowhere"})
     assert "Docker is not installed here" in sentence(run)

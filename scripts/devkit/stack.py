@@ -72,6 +72,7 @@ class Stack:
         self._image = answers.image
         self._docker = DockerClient(compose_files=[project / "compose.yaml"], compose_project_directory=project)
 
+    @_explained()
     def engine(self) -> Engine:
         """Ask the engine who it is.
 
