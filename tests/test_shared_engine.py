@@ -51,18 +51,13 @@ def test_whole_story_of_a_team(team: Team, tmp_path: Path) -> None:
     lead.run(*copier, "copy", "--trust", "--defaults", "--quiet", tmp_path / "template", project)
     commit(project)
 
-    # An endpoint that is nobody's, named before anything starts.
-    refused = script(lead, project, "up")
-    assert refused.returncode == 1
-    assert f"the engine is on {ENGINE_HOST}" in refused.stderr
-    (advice,) = re.findall(r"`copier (update [^`]*)`", refused.stderr)
-    assert traces(engine) == before
-    update = [*copier, *advice.split(), "--defaults", "--quiet"]
-    lead.run(*update, cwd=project)
-    commit(project)
-
+    # Nobody named the engine's host but Docker's context.
+    profile = project / "local/docker-for-mac.ovpn"
+    assert remotes(profile) == [f"remote {ENGINE_HOST} 1194"]
     facts = up(lead, project)
     assert facts["endpoint"] == {"host": ENGINE_HOST, "port": 1194, "protocol": "tcp", "listen": "0.0.0.0"}
+    assert lead.run("docker", "port", "d4m-devkit-vpn-1").stdout == "1194/tcp -> 0.0.0.0:1194\n"
+    assert remotes(profile) == [f"remote {ENGINE_HOST} 1194"]
     page = web(lead, "--name", "web", "--restart", "always")
     assert f"web        bridge   {page}" in script(lead, project, "status").stdout
     assert script(lead, project, "client", "add", "alice", "bob").returncode == 0
@@ -119,6 +114,61 @@ def test_whole_story_of_a_team(team: Team, tmp_path: Path) -> None:
     assert not re.search("d4m", after["rules"] + after["links"] + after["network"], re.IGNORECASE)
 
 
+def remotes(profile: Path) -> list[str]:
+    """Where a profile leads."""
+    return re.findall("^remote .*$", profile.read_text(), re.MULTILINE)
+
+
+def test_endpoint_that_is_nobodys_is_named_before_anything_starts(team: Team) -> None:
+    """As projects have it whose vpn_host was 127.0.0.1 by default."""
+    engine, lead, _, _ = team
+    project = copy_project(lead.home / "loopback", vpn_host="127.0.0.1")
+    before = traces(engine)
+    refused = script(lead, project, "up")
+    assert refused.returncode == 1
+    assert f"the engine is on {ENGINE_HOST}: change it with `copier update " in refused.stderr
+    assert f"--data vpn_host={ENGINE_HOST}`" in refused.stderr
+    assert traces(engine) == before
+
+
+def test_context_that_leads_elsewhere_starts_nothing_and_changes_no_profile(team: Team, tmp_path: Path) -> None:
+    engine, lead, _, _ = team
+    git(tmp_path, "clone", "--quiet", str(REPOSITORY), "template")
+    git(tmp_path / "template", "tag", "v1.0.0")
+    project = lead.home / "moved"
+    copier = [sys.executable, "-m", "copier"]
+    lead.run(*copier, "copy", "--trust", "--defaults", "--quiet", tmp_path / "template", project)
+    commit(project)
+    # One more address of the machine stands in for another engine, which would take the project.
+    engine.run("ip", "address", "add", "192.0.2.2/24", "dev", "lan")
+    for name, address in (("by-address", "192.0.2.1"), ("elsewhere", "192.0.2.2")):
+        lead.run("docker", "context", "create", name, "--docker", f"host=ssh://root@{address}")
+    try:
+        lead.run("docker", "context", "use", "elsewhere")
+        before, files = traces(engine), snapshot(project)
+        refused = script(lead, project, "up")
+        assert refused.returncode == 1
+        (sentence,) = refused.stderr.splitlines()
+        assert f"this project's server is on {ENGINE_HOST}, and Docker's context leads to 192.0.2.2 now" in sentence
+        assert "`docker context use NAME`" in sentence
+        assert traces(engine) == before
+        assert snapshot(project) == files
+        # The one way out: the context. Another name of the same machine is as good.
+        lead.run("docker", "context", "use", "by-address")
+        up(lead, project)
+        assert script(lead, project, "down").returncode == 0
+        # The other one: the answer.
+        lead.run("docker", "context", "use", "elsewhere")
+        (advice,) = re.findall(r"`copier (update [^`]*)`", sentence)
+        lead.run(*copier, *advice.split(), "--defaults", "--quiet", cwd=project)
+        assert remotes(project / "local/docker-for-mac.ovpn") == ["remote 192.0.2.2 1194"]
+        up(lead, project)
+        assert lead.run("docker", "port", "d4m-devkit-vpn-1").stdout == "1194/tcp -> 192.0.2.2:1194\n"
+        assert script(lead, project, "down", "--images").returncode == 0
+    finally:
+        lead.run("docker", "context", "use", "engine")
+
+
 def no_secret_is_where_the_engine_shows_it(lead: Mac, engine: Engine, project: Path) -> None:
     secrets = secrets_of(project)
     shown = lead.run("docker", "inspect", "d4m-devkit-vpn-1", "d4m-devkit-firewall-1", "d4m-devkit-gateway").stdout
@@ -169,11 +219,15 @@ def test_port_of_the_engines_machine_that_is_taken_is_named(team: Team) -> None:
     assert not lead.run("docker", "ps", "--all", "--quiet").stdout
 
 
-def test_engine_behind_tls(team: Team) -> None:
+def test_engine_behind_tls_for_a_project_that_was_made_without_docker(team: Team) -> None:
     _, lead, alice, _ = team
-    project = copy_project(lead.home / "by-tls", vpn_host=ENGINE_HOST)
+    project = copy_project(lead.home / "by-tls")
+    (project / "local/pki/vpn-host").unlink(missing_ok=True)  # this machine may have it
+    assert remotes(project / "local/docker-for-mac.ovpn") == ["remote 127.0.0.1 1194"]
     lead.run("docker", "context", "use", "engine-tls")
-    up(lead, project)
+    said = script(lead, project, "up")
+    assert said.returncode == 0, said.stderr
+    assert f"The profiles lead to {ENGINE_HOST} now, as Docker's context does: import them again." in said.stderr
     page = web(lead)
     with connected(alice, handed_over(project / "local/docker-for-mac.ovpn", alice)):
         assert fetch(alice, page) == "200"

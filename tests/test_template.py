@@ -146,6 +146,7 @@ def test_cluster_sets_the_default_routes(tmp_path: Path, kubernetes: str, routes
         ("localhost", "127.0.0.1"),
         ("192.0.2.7", "192.0.2.7"),
         ("vpn.example.org", "0.0.0.0"),
+        ("", "${D4M_LISTEN:-127.0.0.1}"),  # up.py knows, and who starts it by hand has it on this computer
     ],
 )
 def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen: str) -> None:
@@ -153,6 +154,97 @@ def test_port_is_published_no_wider_than_asked(tmp_path: Path, host: str, listen
     compose = yaml.safe_load((project / "compose.yaml").read_text())
     published = {name: service.get("ports") for name, service in compose["services"].items()}
     assert published == {"vpn": [f"{listen}:1194:1194/tcp"], "firewall": None}
+
+
+def remotes(project: Path) -> list[str]:
+    """Where the profile leads."""
+    return re.findall("^remote .*$", (project / "local/docker-for-mac.ovpn").read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def unasked(project: Path) -> Path:
+    """A project that was made where there is no Docker."""
+    (project / "local/pki/vpn-host").unlink(missing_ok=True)
+    return project
+
+
+def generate_where(mac: Mac, project: Path, *environment: str) -> str:
+    """Run the hook with such an environment on a computer with Docker's own command line, and return what it says."""
+    return mac.run("env", *environment, sys.executable, "scripts/generate.py", cwd=project).stderr
+
+
+@pytest.mark.parametrize(
+    ("context", "host", "listen"),
+    [
+        ("unix:///var/run/docker.sock", "127.0.0.1", "127.0.0.1"),
+        ("tcp://localhost:2375", "localhost", "127.0.0.1"),
+        ("ssh://root@engine.example.org:22", "engine.example.org", "0.0.0.0"),
+        ("ssh://as-in-ssh-config", "as-in-ssh-config", "0.0.0.0"),
+        ("tcp://192.0.2.7:2376", "192.0.2.7", "192.0.2.7"),
+    ],
+)
+def test_host_that_is_not_answered_is_where_dockers_context_led_first(
+    unasked: Path, mac: Mac, context: str, host: str, listen: str
+) -> None:
+    assert remotes(unasked) == ["remote 127.0.0.1 1194"]
+    generate_where(mac, unasked, f"DOCKER_HOST={context}")
+    assert remotes(unasked) == [f"remote {host} 1194"]
+    assert str(read_answers(unasked).vpn_listen) == listen
+    before = snapshot(unasked)
+    generate_where(mac, unasked, "DOCKER_HOST=ssh://root@elsewhere.example.org")
+    assert snapshot(unasked) == before
+    assert stat.S_IMODE((unasked / "local/pki/vpn-host").stat().st_mode) == 0o600
+    # An answer wins, and what was kept does not come back after it.
+    answers_file = unasked / ".copier-answers.yml"
+    unanswered = answers_file.read_text()
+    answers_file.write_text(unanswered.replace("vpn_host: ''", "vpn_host: vpn.example.org"))
+    generate_where(mac, unasked, f"DOCKER_HOST={context}")
+    assert remotes(unasked) == ["remote vpn.example.org 1194"]
+    answers_file.write_text(unanswered)
+    generate_where(mac, unasked, "DOCKER_HOST=ssh://root@elsewhere.example.org")
+    assert remotes(unasked) == ["remote elsewhere.example.org 1194"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ("PATH=/nowhere", ""),
+        ("DOCKER_HOST=ssh://no_name", "'no_name', which Docker's context named, is neither an IPv4 address nor a host"),
+        ("DOCKER_HOST=ssh://root@172.20.1.1", "'172.16.0.0/12' contains the VPN's own endpoint 172.20.1.1"),
+    ],
+)
+def test_host_that_is_not_known_is_this_computer_until_it_is(
+    unasked: Path, mac: Mac, environment: str, said: str
+) -> None:
+    assert said in generate_where(mac, unasked, environment)
+    assert remotes(unasked) == ["remote 127.0.0.1 1194"]
+    assert not (unasked / "local/pki/vpn-host").exists()
+    generate_where(mac, unasked, "DOCKER_HOST=ssh://root@engine.example.org")
+    assert remotes(unasked) == ["remote engine.example.org 1194"]
+
+
+def test_server_in_a_cluster_is_not_where_dockers_context_leads(tmp_path: Path, mac: Mac) -> None:
+    project = copy_project(tmp_path / "devkit", kubernetes="kind")
+    (project / "local/pki/vpn-host").unlink(missing_ok=True)
+    generate_where(mac, project, "DOCKER_HOST=ssh://root@engine.example.org")
+    assert remotes(project) == ["remote 127.0.0.1 1194"]
+
+
+def test_damaged_record_of_the_host_gets_into_no_profile(project: Path) -> None:
+    (project / "local/pki/vpn-host").write_bytes(b"x\nscript-security 3\xff\n")
+    refusal = run_generate(project)
+    assert refusal.returncode == 1
+    assert "which Docker's context named, is neither an IPv4 address nor a host name" in refusal.stderr
+    assert "script-security" not in (project / "local/docker-for-mac.ovpn").read_text()
+
+
+@pytest.mark.parametrize("line", ["remote own.example.org 443 tcp", "  --remote own.example.org 443 tcp\r"])
+def test_remote_line_of_the_users_own_is_the_only_one(project: Path, line: str) -> None:
+    with (project / "client/client.conf").open("a", newline="") as configuration:
+        configuration.write(f"{line}\n")
+    assert run_generate(project).returncode == 0
+    profile = (project / "local/docker-for-mac.ovpn").read_text()
+    assert re.findall(r"^[ -]*remote .*$", profile, re.MULTILINE) == [line.rstrip("\r")]
 
 
 @pytest.mark.parametrize("name", ["123", "007", "1e5", "0x1f", "null", "true", "no", "y"])
@@ -177,8 +269,8 @@ def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) 
 
 
 def test_rendered_yaml_passes_yamllint(tmp_path: Path) -> None:
-    for protocol in ("tcp", "udp"):
-        project = copy_project(tmp_path / protocol, vpn_protocol=protocol)
+    for protocol, host in (("tcp", ""), ("udp", "vpn.example.org")):
+        project = copy_project(tmp_path / protocol, vpn_protocol=protocol, vpn_host=host)
         yamllint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", str(REPOSITORY / ".yamllint.yaml")]
         checked = subprocess.run([*yamllint, "compose.yaml"], cwd=project, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout

@@ -168,11 +168,13 @@ def test_port_is_published_where_a_new_host_is(template: Path, tmp_path: Path) -
     for data, listen in [
         (["vpn_host=192.0.2.7"], "192.0.2.7"),
         (["vpn_host=vpn.example.org"], "0.0.0.0"),
+        (["vpn_host="], "127.0.0.1"),
         (["vpn_listen=192.0.2.8"], "192.0.2.8"),
         (["vpn_host=192.0.2.7"], "192.0.2.8"),  # one's own answer stays
     ]:
         assert answer(*data) == listen
-        assert f'ports: ["{listen}:1194:1194/tcp"]' in (project / "compose.yaml").read_text()
+        published = "${D4M_LISTEN:-127.0.0.1}" if data == ["vpn_host="] else listen
+        assert f'ports: ["{published}:1194:1194/tcp"]' in (project / "compose.yaml").read_text()
 
 
 def test_conflict_that_an_update_leaves_is_named_and_gets_into_no_profile(template: Path, tmp_path: Path) -> None:

@@ -30,20 +30,24 @@ IMAGE_REGISTRY = re.compile(
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
 ANY_ADDRESS = IPv4Address(0)
+THIS_COMPUTER = "127.0.0.1"
 
 Protocol = Literal["tcp", "udp"]
 Kubernetes = Literal["none", "docker-desktop", "kind", "k3s"]
 ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
 NODE_PORTS = range(30000, 32768)
+# The user's answer; what Docker's context said once, or says now; or nothing, so that it is this computer.
+HostSource = Literal["answer", "record", "context", "nothing"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One project's answers; lifetimes are in days."""
+    """One project's answers, with what stands for those that are left to the project; lifetimes are in days."""
 
     project_name: str
     client_name: str
     vpn_host: str
+    vpn_host_from: HostSource
     vpn_listen: IPv4Address
     vpn_port: int
     vpn_protocol: Protocol
@@ -67,9 +71,15 @@ class Answers:
         return f"{self.image_registry}/{self.project_name}-gateway".removeprefix("/")
 
 
-def read_answers(project: Path) -> Answers:
+def host_record(project: Path) -> Path:
+    """Where the host is kept that Docker's context named, beside the keys, because the profiles go by both."""
+    return project / "local/pki/vpn-host"
+
+
+def read_answers(project: Path, context: str | None = None) -> Answers:
     """Read and validate a project's answers.
 
+    Where `vpn_host` is not answered it is the host on record, or else the one that Docker's context names now.
     Raises UserError when the folder is no generated project or an answer is bad.
     """
     path = project / ANSWERS_FILE
@@ -85,20 +95,23 @@ def read_answers(project: Path) -> Answers:
     if not isinstance(document, dict):
         raise UserError(f"{path} holds no answers: restore it from git.")
     try:
-        return parse_answers(cast("Mapping[str, object]", document))
+        record = host_record(project)
+        recorded = record.read_text(encoding="utf-8", errors="replace").strip() if record.exists() else None
+        return parse_answers(cast("Mapping[str, object]", document), recorded, context)
     except ValueError as fault:
         raise UserError(f"{path}: {fault} Mend it with `{CHANGE_ANSWER} NAME=VALUE`.") from None
 
 
-def parse_answers(document: Mapping[str, object]) -> Answers:
-    """Check every answer.
+def parse_answers(document: Mapping[str, object], recorded: str | None = None, context: str | None = None) -> Answers:
+    """Check every answer; a `vpn_host` that is empty is the one `recorded`, or else the one of Docker's `context`.
 
     Raises ValueError with one sentence that names the first bad value.
     """
-    vpn_host = _text(document, "vpn_host")
+    vpn_host, vpn_host_from = _host(document, recorded, context)
+    if not is_host(vpn_host):
+        named = "" if vpn_host_from == "answer" else ", which Docker's context named,"
+        raise ValueError(f"vpn_host: {vpn_host!r}{named} is neither an IPv4 address nor a host name.")
     endpoint = _address_or_none(vpn_host)
-    if endpoint is None and not HOST_NAME.fullmatch(vpn_host):
-        raise ValueError(f"vpn_host: {vpn_host!r} is neither an IPv4 address nor a host name.")
     vpn_subnet = _network("vpn_subnet", document.get("vpn_subnet"))
     if vpn_subnet.prefixlen != 24:
         raise ValueError(f"vpn_subnet: {str(vpn_subnet)!r} is not a /24.")
@@ -117,7 +130,8 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
         project_name=_matching(document, "project_name", PROJECT_NAME, "a name for a Compose project and an image"),
         client_name=_client_name(document),
         vpn_host=vpn_host,
-        vpn_listen=_address(document, "vpn_listen") if "vpn_listen" in document else address_to_listen_on(vpn_host),
+        vpn_host_from=vpn_host_from,
+        vpn_listen=_listen(document, vpn_host),
         vpn_port=vpn_port,
         vpn_protocol=_protocol(document),
         kubernetes=_kubernetes(document),
@@ -133,7 +147,27 @@ def parse_answers(document: Mapping[str, object]) -> Answers:
 
 def address_to_listen_on(vpn_host: str) -> IPv4Address:
     """Where the port is published for clients that come to this host, unless the user answers otherwise."""
-    return _address_or_none(vpn_host) or (IPv4Address("127.0.0.1") if vpn_host == "localhost" else ANY_ADDRESS)
+    return _address_or_none(vpn_host) or (IPv4Address(THIS_COMPUTER) if vpn_host == "localhost" else ANY_ADDRESS)
+
+
+def is_host(text: str) -> bool:
+    """Whether a profile may name this as the server's host."""
+    return _address_or_none(text) is not None or HOST_NAME.fullmatch(text) is not None
+
+
+def _host(document: Mapping[str, object], recorded: str | None, context: str | None) -> tuple[str, HostSource]:
+    answer = _text(document, "vpn_host")
+    if answer:
+        return answer, "answer"
+    if recorded is not None:
+        return recorded, "record"
+    return (context, "context") if context is not None else (THIS_COMPUTER, "nothing")
+
+
+def _listen(document: Mapping[str, object], vpn_host: str) -> IPv4Address:
+    if document.get("vpn_listen", "") == "":
+        return address_to_listen_on(vpn_host)
+    return _address(document, "vpn_listen")
 
 
 def _text(document: Mapping[str, object], name: str) -> str:

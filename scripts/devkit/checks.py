@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
 from devkit import host
-from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, Answers, address_to_listen_on
+from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, Answers, address_to_listen_on, is_host
 from devkit.errors import UserError
 from devkit.facts import Engine
 from devkit.generation import Generation
@@ -49,6 +49,17 @@ def check_host(answers: Answers, engine: Engine) -> None:
         raise UserError(
             f"vpn_host is {answers.vpn_host}, where each client finds itself, but the engine is on {engine.host}: "
             f"change it with `{CHANGE_ANSWER} vpn_host={engine.host}`."
+        )
+
+
+def check_context(answers: Answers, context: str | None) -> None:
+    """A server whose host Docker's context named once must not be started where the context leads by now."""
+    if answers.vpn_host_from == "record" and context and not host.same(answers.vpn_host, context):
+        new = context if is_host(context) else "HOST"
+        raise UserError(
+            f"this project's server is on {answers.vpn_host}, and Docker's context leads to {context} now: choose the "
+            f"context of {answers.vpn_host} (`docker context use NAME`), or let the profiles lead to {context} with "
+            f"`{CHANGE_ANSWER} vpn_host={new}`."
         )
 
 

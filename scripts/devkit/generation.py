@@ -329,6 +329,7 @@ def files(generation: Generation, parts: ReadableParts, answers: Answers) -> Ite
     for client in generation.live_clients:
         profile = rendering.profile(
             parts.client_conf,
+            answers,
             server_name=generation.server_name,
             authority=_trusted(generation),
             certificate=client.credential.certificate_pem,

@@ -28,10 +28,19 @@ from filelock import FileLock, Timeout
 
 from devkit import generation as generations
 from devkit import pki, tls_crypt
-from devkit.answers import CHANGE_ANSWER, CLIENT_NAME, NEW_AUTHORITY, Answers, client_name_fault
+from devkit.answers import (
+    CHANGE_ANSWER,
+    CLIENT_NAME,
+    NEW_AUTHORITY,
+    THIS_COMPUTER,
+    Answers,
+    client_name_fault,
+    host_record,
+)
 from devkit.errors import UserError
 from devkit.files import (
     BESIDE,
+    PRIVATE,
     close_to_others,
     has_mode,
     ignore_in_git,
@@ -98,6 +107,22 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
             generation = generations.with_clients(generation, [answers.client_name], answers, now)
         changed = _apply(project, generation, answers)
     return "made" if made else "changed" if changed else "unchanged"
+
+
+def record_host(project: Path, answers: Answers) -> bool:
+    """Keep the host that Docker's context named, or forget it when another is answered.
+
+    Returns whether it is new and not this computer, so that profiles change. Raises as `ensure_material`.
+    """
+    record = host_record(project)
+    if answers.vpn_host_from == "context":
+        with locked(project) as local:
+            make_folder(local / "pki")
+            replace_all([(record, f"{answers.vpn_host}\n".encode(), PRIVATE)])
+        return answers.vpn_host != THIS_COMPUTER
+    if answers.vpn_host_from == "answer" and record.exists():
+        record.unlink()
+    return False
 
 
 def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool, now: datetime) -> tuple[Renewal, ...]:

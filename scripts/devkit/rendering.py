@@ -19,16 +19,25 @@ VALUES_HEADER = """\
 
 # Projects whose client.conf was made before the server's name came from its certificate have the line themselves.
 SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULTILINE)
+# There where `vpn_host` is answered, or the user wrote one.
+REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
 
 
 def profile(
-    skeleton: str, server_name: str, authority: bytes, certificate: bytes, key: bytes, tls_crypt_v2: bytes
+    skeleton: str,
+    answers: Answers,
+    server_name: str,
+    authority: bytes,
+    certificate: bytes,
+    key: bytes,
+    tls_crypt_v2: bytes,
 ) -> bytes:
-    """Put the server's name and a client's material, all PEM, behind the readable part of its profile."""
+    """Put the server's place and name and a client's material, all PEM, behind the readable part of its profile."""
     readable = SERVER_NAME_LINE.sub("", skeleton).strip()
+    remote = "" if REMOTE_LINE.search(readable) else f"remote {answers.vpn_host} {answers.vpn_port}\n"
     blocks = {"ca": authority, "cert": certificate, "key": key, "tls-crypt-v2": tls_crypt_v2}
     inline = "".join(f"\n<{name}>\n{pem.decode().strip()}\n</{name}>\n" for name, pem in blocks.items())
-    return f"{readable}\n\nverify-x509-name {server_name} name\n{inline}".encode()
+    return f"{readable}\n\n{remote}verify-x509-name {server_name} name\n{inline}".encode()
 
 
 def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mapping[PurePosixPath, bytes]:

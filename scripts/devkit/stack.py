@@ -24,7 +24,7 @@ from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from devkit import management
-from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, Answers
+from devkit.answers import ANY_ADDRESS, CHANGE_ANSWER, THIS_COMPUTER, Answers
 from devkit.delivery import archive
 from devkit.errors import UserError, most_telling
 from devkit.facts import Attachment, Container, Engine, Network, Session
@@ -44,6 +44,7 @@ SERVICE_LABEL = "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 MATERIAL_LABEL = "d4m-devkit.material"
 MATERIAL_VARIABLE = "D4M_MATERIAL"
+LISTEN_VARIABLE = "D4M_LISTEN"
 SERVER_LABEL = "d4m-devkit.server"
 SERVER_VARIABLE = "D4M_SERVER"
 VOLUME_LABEL = "com.docker.compose.volume"
@@ -70,6 +71,7 @@ class Stack:
         self.project_name = answers.project_name
         self._project = project
         self._image = answers.image
+        self._listen = str(answers.vpn_listen)
         self._docker = DockerClient(compose_files=[project / "compose.yaml"], compose_project_directory=project)
 
     @_explained()
@@ -223,7 +225,11 @@ class Stack:
         Raises UserError that quotes the service which does not become healthy.
         """
         self.check_others()
-        os.environ |= {MATERIAL_VARIABLE: material, SERVER_VARIABLE: server_serial_numbers(self._project)[-1]}
+        os.environ |= {
+            MATERIAL_VARIABLE: material,
+            SERVER_VARIABLE: server_serial_numbers(self._project)[-1],
+            LISTEN_VARIABLE: self._listen,
+        }
         with _explained():
             yield from self._remove_former()
         mark = delivered_mark(self._project)
@@ -445,9 +451,24 @@ class Stack:
         return [_container(container, {}) for container in found]
 
     def _host(self) -> str:
-        endpoints = self._docker.context.inspect(None).endpoints or {}
-        endpoint = endpoints.get("docker")
-        return (endpoint.host if endpoint else None) or "unix:///var/run/docker.sock"
+        return _endpoint(self._docker)
+
+
+def host_of_context() -> str | None:
+    """The host that Docker's context leads to, as its name stands there; no engine is asked.
+
+    None where that is not known: there is no `docker` command, or no such context.
+    """
+    try:
+        return _machine(_endpoint(DockerClient())) or THIS_COMPUTER
+    except (ClientNotFoundError, DockerException):
+        return None
+
+
+def _endpoint(docker: DockerClient) -> str:
+    endpoints = docker.context.inspect(None).endpoints or {}
+    endpoint = endpoints.get("docker")
+    return (endpoint.host if endpoint else None) or "unix:///var/run/docker.sock"
 
 
 def _machine(endpoint: str) -> str | None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from devkit import commandline
-from devkit.answers import read_answers
-from devkit.material import ensure_material, has_generation, local_folder, rotate
+from devkit.answers import Answers, read_answers
+from devkit.errors import UserError
+from devkit.material import ensure_material, has_generation, local_folder, record_host, rotate
 from devkit.report import rotation_text
 
 
@@ -38,10 +39,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _generate(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
-    answers = read_answers(project)
+    answers = _with_host(project, read_answers(project))
     _mend_scripts(project)
     now = datetime.now(UTC).replace(microsecond=0)
     console = commandline.messages()
+    if record_host(project, answers):
+        console.print(f"The profiles lead to {answers.vpn_host}, as Docker's context does.")
     if options.rotate != "none" and has_generation(project):
         renewals = rotate(project, answers, options.rotate, options.revoke == "now", now)
         console.print(rotation_text(renewals, answers, options.rotate, options.revoke == "now"))
@@ -54,6 +57,22 @@ def _generate(options: argparse.Namespace) -> None:
         console.print(f"The certificates are there; the profile is {profile}", markup=False)
         if profiles == "changed":
             console.print(f"The profiles have changed: run `{answers.up}`, then import them again.")
+
+
+def _with_host(project: Path, answers: Answers) -> Answers:
+    """The same with the host that Docker's context names, if nothing else says where the server is.
+
+    In a cluster it is not where Docker's context leads. What cannot be used is told, and left to `up.py`.
+    """
+    if answers.vpn_host_from != "nothing" or answers.kubernetes != "none":
+        return answers
+    from devkit.stack import host_of_context  # noqa: PLC0415 -- Docker's library takes half of the start
+
+    try:
+        return read_answers(project, host_of_context())
+    except UserError as error:
+        commandline.warn([str(error)])
+        return answers
 
 
 def _mend_scripts(project: Path) -> None:

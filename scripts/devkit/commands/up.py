@@ -8,8 +8,8 @@ from devkit import checks, commandline
 from devkit.answers import read_answers
 from devkit.commands import kubernetes
 from devkit.commands.status import show_report
-from devkit.material import ensure_material, fingerprint, read_generation
-from devkit.stack import Stack
+from devkit.material import ensure_material, fingerprint, read_generation, record_host
+from devkit.stack import Stack, host_of_context
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,9 +22,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _up(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
-    answers = read_answers(project)
+    context = host_of_context()
+    answers = read_answers(project, context)
     generation = read_generation(project)
     checks.check_ends(generation)
+    checks.check_context(answers, context)
     stack = Stack(project, answers)
     engine = stack.engine()
     stack.require_compose()
@@ -39,8 +41,11 @@ def _up(options: argparse.Namespace) -> None:
         checks.check_host(answers, engine)
     checks.check_routes(answers, [subnet for network in networks for subnet in network.subnets])
 
-    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # the server mounts what it writes
     progress = commandline.messages()
+    host_is_new = record_host(project, answers)
+    ensure_material(project, answers, datetime.now(UTC).replace(microsecond=0))  # the server mounts what it writes
+    if host_is_new:
+        progress.print(f"The profiles lead to {answers.vpn_host} now, as Docker's context does: import them again.")
     commandline.follow(progress, "Building the image", stack.build())
     if not engine.local and not holds_port:
         stack.check_port_there(answers)
