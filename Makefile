@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Files side by side, in the order that tests/conftest.py gives them. A test waits for half of its time, so there is work
-# for more than one on each processor.
+# Files side by side, in the order that tests/conftest.py gives them. A test waits half of its time, so there is work
+# for more than one per processor.
 PYTEST := $(BIN)/pytest --numprocesses $$(($$(nproc) * 3 / 2)) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-stop test test-all lint format bench clean packages
@@ -16,7 +16,7 @@ demo-stop: .venv/ready
 test: lint
 	$(PYTEST)
 
-# What is tried over more than the newest: the end-to-end tests again, on the older image store.
+# And the end-to-end tests again, on the older image store.
 test-all: test
 	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/test_*end_to_end.py) \
 		tests/test_network.py tests/test_upgrade.py
@@ -26,7 +26,8 @@ lint: packages .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/shellcheck template/gateway/*.sh tests/lab/*.sh
+	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck template/gateway/*.sh template/gateway/*/*.sh tests/lab/*.sh
 	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/*/Dockerfile tests/bench/*/Dockerfile
 	$(BIN)/yamllint --strict .
 
@@ -34,7 +35,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# How fast clients are issued, beside easy-rsa; how fast the VPN is, beside its peers.
+# How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.throughput

@@ -84,7 +84,7 @@ def undone(mac: Mac, project: Path, keep: bool) -> Iterator[None]:
         run_undo(mac.home)
         raise
     if not keep:
-        console.print("Tearing down: python scripts/down.py --images, the two containers, the network.")
+        console.print("Tearing down: ./scripts/down.py --images, the two containers, the network.")
         run_undo(mac.home)
 
 
@@ -112,7 +112,7 @@ def explain(mac: Mac, project: Path) -> None:
     shell.write_text(f"exec {shlex.join(mac.command('env', *settings, 'bash', cwd=project))}\n")
     console.print(
         f"\nEverything is left running.\n  look around:  sh {shell}"
-        "\n                (a shell on the Mac: try docker ps, curl http://172.17.0.2, python scripts/up.py)"
+        "\n                (a shell on the Mac: try docker ps, curl http://172.17.0.2, ./scripts/up.py)"
         "\n  stop it:      make demo-stop",
         markup=False,
     )
@@ -133,7 +133,7 @@ def bring_up_and_fetch(mac: Mac, project: Path, image: str) -> list[str]:
     step(mac, "docker", "network", "create", NETWORK)
     step(mac, "docker", "run", "--detach", "--name", CONTAINERS[0], image)
     step(mac, "docker", "run", "--detach", "--name", CONTAINERS[1], "--network", NETWORK, image)
-    console.print(step(mac, sys.executable, project / "scripts/up.py", cwd=project).stdout, markup=False)
+    console.print(step(mac, "./scripts/up.py", cwd=project).stdout, markup=False)
     connect(mac, project)
     return [fetch(mac, name) for name in CONTAINERS]
 
@@ -147,7 +147,7 @@ def step(mac: Mac, *command: str | Path, cwd: Path | None = None) -> subprocess.
 def show(mac: Mac, command: str) -> None:
     """Print a command as the user would type it."""
     for long, short in ((f"{mac.home}/devkit/", ""), (f"{mac.home}/", ""), (f"{sys.executable} -m copier", "copier"),
-                        (sys.executable, "python"), (str(REPOSITORY), "d4m-devkit")):  # fmt: skip
+                        (str(REPOSITORY), "d4m-devkit")):  # fmt: skip
         command = command.replace(long, short)
     console.print(f"mac$ {command}", style="bold", markup=False)
 

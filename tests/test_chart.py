@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.bad_answers import BAD_ANSWERS, NOT_TEXTS
 from tests.conftest import copy_project
 from tests.lab.cache import helm_and_kubectl
 
@@ -32,6 +33,16 @@ MATRIX = list(itertools.product(
 ))  # fmt: skip
 
 
+VALUES_OF_ANSWERS = {
+    "routes": ("vpn", "routes"),
+    "vpn_port": ("vpn", "port"),
+    "vpn_protocol": ("vpn", "protocol"),
+    "vpn_subnet": ("vpn", "subnet"),
+    "service_type": ("service", "type"),
+    "image_registry": ("image", "repository"),
+}
+
+
 @pytest.fixture(params=[3, 4], ids=["helm-3", "helm-4"])
 def helm(request: pytest.FixtureRequest) -> Path:
     """Each major version of Helm in turn."""
@@ -42,12 +53,15 @@ def newest_helm() -> Path:
     return helm_and_kubectl(4)[0]
 
 
-def render(helm: Path, project: Path, *settings: str, values: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `helm template` with the generated values and these settings."""
+def render(
+    helm: Path, project: Path, *settings: str, values: bool = True, more: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run `helm template` with the generated values, more files of values, and these settings."""
     command = [helm, "template", "devkit", "./chart", "--namespace", "docker-for-mac"]
     if values:
         command += ["--values", "local/values.yaml"]
     options = [word for setting in settings for word in ("--set", setting)]
+    options += [word for file in more for word in ("--values", file)]
     return subprocess.run([*map(str, command), *options], cwd=project, check=False, capture_output=True, text=True)
 
 
@@ -195,7 +209,7 @@ def test_pods_roll_for_a_new_certificate_and_a_revocation_but_not_for_a_new_clie
         (["image.digest=latest"], "image.digest", "sha256"),
         (["dockerNetworks=maybe"], "dockerNetworks", "boolean"),
         (["hostnetwork=true"], "hostnetwork", "not allowed"),
-        (["hostNetwork=false"], "hostNetwork is no value any more", "dockerNetworks"),
+        (["hostNetwork=false"], "hostNetwork is not a value any more", "dockerNetworks"),
     ],
 )  # fmt: skip
 def test_bad_value_is_refused_with_its_key(
@@ -207,6 +221,25 @@ def test_bad_value_is_refused_with_its_key(
     said = run.stderr.replace("at '/", "at '").replace("/", ".") if "at '/" in run.stderr else run.stderr
     assert named in said
     assert why in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value) for name, value, _ in BAD_ANSWERS
+        # The chart does not know where clients find it.
+        if name in VALUES_OF_ANSWERS and "127.0.0.0" not in value
+    ],
+)  # fmt: skip
+def test_chart_refuses_the_same_answers(helm: Path, project: Path, name: str, value: str) -> None:
+    section, key = VALUES_OF_ANSWERS[name]
+    bad = yaml.safe_load(value) if name in NOT_TEXTS else value
+    if name == "image_registry":
+        bad += "/d4m-devkit-gateway"
+    (project / "bad.yaml").write_text(yaml.safe_dump({section: {key: bad}}))
+    run = render(helm, project, more=("bad.yaml",))
+    assert run.returncode != 0
+    assert key in run.stderr
 
 
 def test_without_the_generated_values_it_says_which_file_is_missing(helm: Path, project: Path) -> None:

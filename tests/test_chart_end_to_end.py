@@ -100,7 +100,7 @@ def test_helm_test_fails_where_no_server_of_this_key_answers(project: Path, one:
 def wait_until_known(cluster: Cluster, client: str) -> None:
     """Wait until the running server lets a new client in: a kubelet looks about once a minute."""
     container = cluster.node.container("devkit-0", "vpn")
-    known = ["docker", "exec", container, "test", "-e", f"/etc/openvpn/configs/ccd/{client}"]
+    known = ["docker", "exec", container, "test", "-e", f"/etc/vpn/configs/ccd/{client}"]
     eventually(lambda: cluster.mac.run(*known, check=False).returncode == 0)
 
 
@@ -126,8 +126,8 @@ def test_new_client_comes_in_without_a_restart_and_a_revoked_one_is_thrown_out(
 
 
 def make_secrets(cluster: Cluster, project: Path) -> None:
-    """Make the Secrets of one's own, or make them anew, as the README does."""
-    for command in commands(REPOSITORY / "README.md"):
+    """Make the Secrets of one's own, or make them anew, as the documents do."""
+    for command in commands(REPOSITORY / "docs/kubernetes.md"):
         if command.startswith("kubectl create secret"):
             run = cluster.run("sh", "-c", command, cwd=project)
             assert run.returncode == 0, run.stderr
@@ -248,9 +248,9 @@ def test_port_forward_finds_the_server_on_the_pods_loopback(mac: Mac, project: P
     notes = install(one, project, "service.type=ClusterIP")
     assert "kubectl port-forward service/devkit --namespace docker-for-mac 1194" in notes
     network = f"container:{one.node.container('devkit-0', 'pause')}"
-    configs = f"{project}/local/configs:/etc/openvpn/configs:ro"
+    configs = f"{project}/local/configs:/etc/vpn/configs:ro"
     mac.run("docker", "run", "--rm", "--network", network, "--volume", configs, "--user", "root", "d4m-devkit-gateway",
-            "answers.sh", "tcp", "127.0.0.1", "1194")  # fmt: skip
+            "probe.sh", "tcp", "127.0.0.1", "1194")  # fmt: skip
 
 
 def test_udp(mac: Mac, project: Path, one: Cluster) -> None:

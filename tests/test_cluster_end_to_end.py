@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from devkit.cluster import _how_to_load
+from devkit.sites.release import how_to_load
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import copy_project
 from tests.lab import REGISTRY_IMAGE, Engine, Mac
-from tests.vpn import connected, eventually, fetch, script, web
+from tests.schema import document
+from tests.vpn import connected, eventually, fetch, script, start_client, web
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,13 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     assert one.pod("devkit-0")["metadata"]["uid"] == uid
 
     with nothing_is_written(one):
-        facts = json.loads(run_script(one, project, "status", "--json").stdout)
+        facts = document(run_script(one, project, "status", "--json").stdout)
     assert facts["cluster"]["pod_networks"] == ["10.244.0.0/16"]
     assert facts["missed"] == []
     assert {(place["kind"], place["address"]) for place in facts["reached"]} == {("Service", service), ("Pod", pod)}
 
     script(mac, project, "client", "add", "alice")
-    older = "what runs is older than what is in this folder: `python scripts/up.py --kubernetes` loads it"
+    older = "what runs is older than what is in this folder: run `./scripts/up.py --kubernetes` to load it"
     assert older in run_script(one, project, "status").stderr
     assert run_script(one, project, "up").returncode == 0
     assert run_script(one, project, "status").stderr == ""
@@ -137,7 +138,7 @@ def test_image_goes_through_the_registry_that_was_named(mac: Mac, one: Cluster) 
 def test_values_of_ones_own_and_what_the_chart_refuses(one: Cluster, project: Path) -> None:
     (project / "mine.yaml").write_text("service: {type: Foo}\n")
     assert "/service/type" in sentence(run_script(one, project, "up", "--values", "mine.yaml"))
-    assert "missing.yaml is not there" in sentence(run_script(one, project, "up", "--values", "missing.yaml"))
+    assert "missing.yaml does not exist" in sentence(run_script(one, project, "up", "--values", "missing.yaml"))
     run_script(one, project, "down")
 
 
@@ -158,15 +159,15 @@ def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster
     assert "/vpn/port" in sentence(run_script(one, project, "up", "--values", "hostile.yaml"))
     (project / "former.yaml").write_text("hostNetwork: true\n")
     said = sentence(run_script(one, project, "up", "--values", "former.yaml"))
-    assert "hostNetwork is no value any more: take it out, and set dockerNetworks to true" in said
+    assert "hostNetwork is not a value any more: remove it, and set dockerNetworks to true" in said
     run_script(one, project, "down")
 
 
 def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> None:
     project = copy_project(mac.home / "slow", routes=CLUSTER_ROUTES)
     (project / "nothing.yaml").write_text("existingSecret: not-there\n")
-    cluster_module = project / "scripts/devkit/cluster.py"
-    cluster_module.write_text(cluster_module.read_text().replace("READY_SECONDS = 180", "READY_SECONDS = 10"))
+    release = project / "scripts/devkit/sites/release.py"
+    release.write_text(release.read_text().replace("READY_SECONDS = 180", "READY_SECONDS = 10"))
     assert run_script(one, project, "up").returncode == 0  # it leaves "Readiness probe failed" behind
     up = run_script(one, project, "up", "--values", "nothing.yaml")
     said = sentence(up)
@@ -189,7 +190,7 @@ def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one:
         killed.wait()
     said = sentence(run_script(one, project, "up", "--context", "stand-in"))
     assert "another operation" in said
-    assert "start over with `python scripts/down.py --kubernetes --context stand-in`" in said
+    assert "start over with `./scripts/down.py --kubernetes --context stand-in`" in said
     assert run_script(one, project, "down").returncode == 0
     assert run_script(one, project, "up").returncode == 0
     run_script(one, project, "down")
@@ -207,6 +208,10 @@ def test_user_who_may_do_nothing_in_the_namespace_reads_it(one: Cluster, project
     said = sentence(run_script(one, project, "up", "--context", "guest"))
     assert 'secrets is forbidden: User "system:serviceaccount:default:guest" cannot list resource "secrets"' in said
     assert 'in the namespace "docker-for-mac"' in said
+    revoke = (sys.executable, "scripts/client.py", "revoke", "docker-for-mac", "--context", "guest")
+    revoked = one.run(*revoke, cwd=project)
+    assert revoked.returncode == 1
+    assert "may still be connected, because kubectl refused" in revoked.stderr
 
 
 @pytest.mark.parametrize("major", [3, 4])
@@ -231,9 +236,64 @@ def test_clients_of_a_cluster_are_listed_and_what_ends_their_sessions_is_said(ma
             assert re.search(r"docker-for-mac .* UTC .* 10\.213\.94\.2$", listed.stdout, re.MULTILINE), listed.stderr
             assert listed.stderr == ""
     unknown = one.run(*listing, "--kubernetes", "--context", "elsewhere", cwd=project)
-    assert "Who is connected is not known: the context elsewhere does not exist" in unknown.stderr
-    revoked = one.run(sys.executable, "scripts/client.py", "revoke", "alice", cwd=project)
-    assert "`python scripts/up.py --kubernetes` refuses the client there, and ends the session" in revoked.stderr
+    assert "It is not known who is connected: the context elsewhere does not exist" in unknown.stderr
+    run_script(one, project, "down")
+
+
+def test_client_is_let_in_and_thrown_out_without_an_image_being_built(mac: Mac, one: Cluster, project: Path) -> None:
+    client = (sys.executable, "scripts/client.py")
+    nobody = one.run(*client, "revoke", "docker-for-mac", "--kubernetes", cwd=project)
+    assert "There is no devkit in stand-in, so there was no session to end there." in nobody.stderr
+    script(mac, project, "client", "add", "docker-for-mac")
+    (project / "own.yaml").write_text("nodeSelector: {kubernetes.io/os: linux}\n")
+    assert run_script(one, project, "up", "--values", "own.yaml").returncode == 0
+    image = one.pod("devkit-0")["spec"]["containers"][0]["image"]
+    assert one.run(*client, "add", "erin", "--kubernetes", cwd=project).returncode == 0
+    known = ("docker", "exec", one.node.container("devkit-0", "vpn"), "ls", "/etc/vpn/configs/ccd")
+    eventually(lambda: "erin" in mac.run(*known).stdout)
+    with start_client(mac, project / "local/clients/erin.ovpn") as erin:
+        erin.wait_for("Initialization Sequence Completed")
+        sessions = document(one.run(*client, "list", "--json", "--kubernetes", cwd=project).stdout)["clients"]
+        assert [one["name"] for one in sessions if one["sessions"]] == ["erin"]
+        revoked = one.run(*client, "revoke", "erin", "--kubernetes", cwd=project)
+        assert "erin is refused in stand-in, too" in revoked.stderr
+        assert revoked.returncode == 0
+        erin.wait_for("AUTH_FAILED", seconds=60)
+    pod = one.pod("devkit-0")["spec"]
+    assert pod["containers"][0]["image"] == image
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}  # what the user had given stays
+    assert "older than what is in this folder" not in run_script(one, project, "status").stderr
+    # A cluster is no place to load keys of another project into, nor half of what has changed.
+    other = one.run(*client, "revoke", "docker-for-mac", "--kubernetes", cwd=copy_project(mac.home / "other"))
+    assert other.returncode == 1
+    assert "may still be connected, because the devkit in stand-in is another project's" in other.stderr
+    with (project / "chart/values.yaml").open("a") as values:
+        values.write("# ours\n")
+    late = one.run(*client, "add", "frank", "--kubernetes", cwd=project)
+    assert late.returncode == 1
+    assert "run `./scripts/up.py --kubernetes`. (what runs in stand-in is older in more than" in late.stderr
+    run_script(one, project, "down")
+
+
+def test_session_that_could_not_be_ended_is_not_passed_over(mac: Mac, one: Cluster) -> None:
+    """Where the answers know of a cluster, the server may be on the engine all the same."""
+    project = copy_project(mac.home / "both", kubernetes="kind", routes=CLUSTER_ROUTES)
+    assert one.run(sys.executable, "scripts/up.py", cwd=project).returncode == 0
+    mac.run("docker", "exec", "d4m-devkit-vpn-1", "rm", "/run/management")
+    revoked = one.run(sys.executable, "scripts/client.py", "revoke", "docker-for-mac", cwd=project)
+    assert revoked.returncode == 1
+    assert "docker-for-mac may still be connected, because the server does not answer" in revoked.stderr
+    assert one.run(sys.executable, "scripts/down.py", cwd=project).returncode == 0
+
+
+def test_client_of_a_cluster_with_keys_of_ones_own_is_not_said_to_be_thrown_out(one: Cluster, project: Path) -> None:
+    (project / "own.yaml").write_text(f"dirPaths: {{local: {project}/local, data: {project}/server}}\nmaterial: null\n")
+    assert run_script(one, project, "up", "--values", "own.yaml").returncode == 0
+    refusal = one.run(sys.executable, "scripts/client.py", "revoke", "docker-for-mac", "--kubernetes", cwd=project)
+    assert refusal.returncode == 1
+    assert "docker-for-mac may still be connected, because the server in stand-in reads the folder" in refusal.stderr
+    added = one.run(sys.executable, "scripts/client.py", "add", "grace", "--kubernetes", cwd=project)
+    assert added.returncode == 0, added.stderr
     run_script(one, project, "down")
 
 
@@ -281,10 +341,10 @@ def test_nodes_that_do_not_see_the_image(mac: Mac, one: Cluster) -> None:
 
 
 def test_image_is_loaded_as_the_cluster_takes_it() -> None:
-    assert "| sudo k3s ctr images import -`, and run" in _how_to_load("gateway:1", "k3s", "default")
-    assert "`kind load docker-image gateway:1 --name desktop`" in _how_to_load("gateway:1", "none", "docker-desktop")
-    assert "--name renamed`" in _how_to_load("gateway:1", "kind", "renamed")
-    assert "HOST/PATH`, and run this again" in _how_to_load("gateway:1", "none", "shared")
+    assert "| sudo k3s ctr images import -`, and run" in how_to_load("gateway:1", "k3s", "default")
+    assert "`kind load docker-image gateway:1 --name desktop`" in how_to_load("gateway:1", "none", "docker-desktop")
+    assert "--name renamed`" in how_to_load("gateway:1", "kind", "renamed")
+    assert "HOST/PATH`, and run this again" in how_to_load("gateway:1", "none", "shared")
 
 
 @pytest.mark.parametrize(("own", "device"), [("172.17.0.1/16", "docker0"), ("10.244.0.1/24", "cni0")])
@@ -335,14 +395,14 @@ def test_networks_of_a_cluster_that_has_no_object_for_them(one: Cluster, project
     declared = one.api.get("ServiceCIDR", "kubernetes")
     one.api.delete("ServiceCIDR", "kubernetes")
     assert run_script(one, project, "up").returncode == 0
-    probed = json.loads(run_script(one, project, "status", "--json").stdout)["cluster"]
+    probed = document(run_script(one, project, "status", "--json").stdout)["cluster"]
     assert probed["service_networks"] == ["10.96.0.0/12"]
     networking = "networking:\n  podSubnet: 10.240.0.0/13,fd00::/48\n  serviceSubnet: 10.98.0.0/16\n"
     one.api.put({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kubeadm-config", "namespace": "kube-system"},
         "data": {"ClusterConfiguration": networking},
     })  # fmt: skip
-    told = json.loads(run_script(one, project, "status", "--json").stdout)["cluster"]
+    told = document(run_script(one, project, "status", "--json").stdout)["cluster"]
     assert (told["pod_networks"], told["service_networks"]) == (["10.240.0.0/13"], ["10.98.0.0/16"])
     one.api.delete("ConfigMap", "kubeadm-config", "kube-system")
     one.api.put({name: value for name, value in declared.items() if name != "metadata"}

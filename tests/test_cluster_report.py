@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from devkit import host
 from devkit.answers import read_answers
-from devkit.cluster import _restarts, _states, _waits_for, pod_networks
-from devkit.cluster_report import ClusterReport, as_text, make_report
-from devkit.facts import Cluster, ClusterEndpoint, ClusterNode, Pod, Service
-from devkit.material import read_generation
+from devkit.facts import Cluster, ClusterEndpoint, ClusterFacts, ClusterNode, Pod, Service
+from devkit.material.state import first_profiles, read_generation
+from devkit.report.access import make_access
+from devkit.report.cluster import ClusterReport, as_text, make_report
+from devkit.sites.kubernetes import pod_networks
+from devkit.sites.pods import restarts, states, waits_for
 from rich.console import Console
 
 SERVICES = (IPv4Network("10.43.0.0/16"),)
@@ -23,14 +25,14 @@ def node(name: str, *networks: str) -> ClusterNode:
 
 
 def report_of(
-    project: Path, endpoint: ClusterEndpoint, *pods: Pod, cluster: Cluster | None = None, vpn_host: str = "127.0.0.1"
-) -> ClusterReport:
+    project: Path, endpoint: ClusterEndpoint, *pods: Pod, services: tuple[Service, ...] = (),
+    cluster: Cluster | None = None, vpn_host: str = "127.0.0.1",
+) -> ClusterReport:  # fmt: skip
     answers = replace(read_answers(project), vpn_host=vpn_host)
     cluster = cluster or Cluster("k3s", "1.31.4+k3s1", (node("one"),), (IPv4Network("172.16.0.0/16"),), ())
-    generation = read_generation(project)
     same_host = any(host.same(vpn_host, other) for other in endpoint.hosts)
-    now = datetime.now(UTC)
-    return make_report(answers, cluster, endpoint, (), pods, project / "local", generation, same_host, now)
+    access = make_access(answers, first_profiles(project, answers), read_generation(project), datetime.now(UTC))
+    return make_report(access, ClusterFacts(cluster, endpoint, services, pods, same_host))
 
 
 def printed(report: ClusterReport) -> str:
@@ -139,24 +141,21 @@ def pod_status(**status: object) -> dict[str, object]:
     ],
 )  # fmt: skip
 def test_pod_that_is_not_ready_is_quoted(status: dict[str, object], said: list[str]) -> None:
-    assert list(_waits_for(pod_status(**status))) == said
+    assert list(waits_for(pod_status(**status))) == said
 
 
 def test_restarts_of_a_pod_on_its_way_out_do_not_count() -> None:
     containers = [{"name": "openvpn", "ready": False, "restartCount": 7}]
     leaving = pod_status(containerStatuses=containers)
     leaving["metadata"] = {"name": "devkit-0", "uid": "1", "deletionTimestamp": "2026-11-23T00:00:00Z"}
-    assert not _restarts([leaving])
-    assert list(_restarts([pod_status(containerStatuses=containers)]).values()) == [7]
+    assert not restarts([leaving])
+    assert list(restarts([pod_status(containerStatuses=containers)]).values()) == [7]
 
 
 def test_services_have_their_row(project: Path) -> None:
-    answers, generation = read_answers(project), read_generation(project)
     cluster = Cluster("k3s", "1.31.4", (node("one"),), (), SERVICES)
     service = Service("default", "web", IPv4Address("10.43.0.9"), ("80/tcp",))
-    report = make_report(
-        answers, cluster, AT_HOME, [service], (), project / "local", generation, True, datetime.now(UTC)
-    )
+    report = report_of(project, AT_HOME, services=(service,), cluster=cluster)
     assert [str(network) for network in report.missed] == ["10.43.0.0/16"]
     assert "no: outside the routes" in printed(report)
 
@@ -171,7 +170,7 @@ def test_ports_that_no_browser_opens_stay_beside_the_urls(project: Path) -> None
 
 def test_user_who_may_list_nothing_reads_so_instead_of_a_heading_alone(project: Path) -> None:
     text = printed(report_of(project, AT_HOME))
-    assert "No Service and no pod is to be seen here: you may not list them in all namespaces" in text
+    assert "No Service and no pod is visible here: you may not list them in all namespaces" in text
     assert "Namespace" not in text
 
 
@@ -183,6 +182,4 @@ def test_pod_that_is_not_ready_says_what_it_is_doing() -> None:
     leaving["metadata"] = {"name": "devkit-0", "uid": "1", "deletionTimestamp": "2026-11-23T00:00:00Z"}
     pods = [pod_status(containerStatuses=[creating]), pod_status(phase="Running", containerStatuses=[running]),
             leaving, ready]  # fmt: skip
-    assert list(_states(pods)) == [
-        f"devkit-0: {what}" for what in ("ContainerCreating", "not ready yet", "Terminating")
-    ]
+    assert list(states(pods)) == [f"devkit-0: {what}" for what in ("ContainerCreating", "not ready yet", "Terminating")]

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from devkit.answers import read_answers
 from devkit.commands import client, generate, status, up
-from devkit.generation import Generation
-from devkit.material import add_clients, faults, read_generation, revoke_client, rotate
+from devkit.keys.model import Generation
+from devkit.material.changes import add_clients, revoke_client, rotate
+from devkit.material.state import problems, read_generation
 
 from tests.conftest import REPOSITORY, RunHere, snapshot
 from tests.whole import assert_whole
@@ -48,7 +49,7 @@ def project(grown: Path, tmp_path: Path) -> Path:
 
 
 def revoked(generation: Generation) -> set[int]:
-    return {entry.serial_number for authority in generation.authorities for entry in authority.revoked}
+    return {entry.serial_number for authority in generation.cas for entry in authority.revoked}
 
 
 def lose(path: Path) -> None:
@@ -94,7 +95,7 @@ def test_copy_that_followed_the_link_to_the_generation_in_force_is_named(project
     shutil.copytree(project, tmp_path / "copy", symlinks=False)
     refusal = run(tmp_path / "copy", "generate")
     assert refusal.returncode == 1
-    assert "local/pki/current is not the link to a generation that it was" in refusal.stderr
+    assert "local/pki/current is no longer a link to a generation" in refusal.stderr
 
 
 def test_project_without_any_generation_starts_anew(project: Path) -> None:
@@ -166,7 +167,7 @@ def test_damaged_file_is_named_with_what_to_do_or_written_anew_and_never_carried
     cases = [(name, command) for name in names if "docker-for-mac" not in name for command in COMMANDS]
     cases = [(name, command) for name, command in cases if command not in ("status", "up") or name in TRUTH]
     assert len(cases) > 100
-    newest_revoked = {entry.serial_number for entry in read_generation(grown).authority.revoked}
+    newest_revoked = {entry.serial_number for entry in read_generation(grown).ca.revoked}
     assert newest_revoked
     profile = (current / "profiles/alice.ovpn").read_text()
     for number, (name, command) in enumerate(cases):
@@ -188,7 +189,7 @@ def test_damaged_file_is_named_with_what_to_do_or_written_anew_and_never_carried
             assert code == 1, (name, command)
             (sentence,) = said
             assert f"/{name} " in sentence, (name, command, sentence)
-            assert re.search("from your backup|`python scripts/generate.py`", sentence), (name, command, sentence)
+            assert re.search("from your backup|`./scripts/generate.py`", sentence), (name, command, sentence)
             assert unchanged, (name, command)
             # What follows from others is written anew; only a folder in its place is for the user to move away.
             follows = name not in TRUTH and name != "clients/bob.pem"
@@ -199,9 +200,9 @@ def test_damaged_file_is_named_with_what_to_do_or_written_anew_and_never_carried
             assert damage in MILD or name not in TRUTH, (name, command)
             if command in ("list", "status") and name != "clients/bob.pem":  # he is revoked: nothing depends on it
                 (warning,) = [line for line in said if f"/{name} " in line]
-                assert "`python scripts/generate.py`" in warning, (name, command, warning)
+                assert "`./scripts/generate.py`" in warning, (name, command, warning)
         else:
-            assert list(faults(project, read_answers(project))) == [], (name, command)
+            assert list(problems(project, read_answers(project))) == [], (name, command)
             after = read_generation(project)
             assert {each.name for each in after.live_clients} <= {"alice", "carol", "docker-for-mac"}, (name, command)
             assert newest_revoked <= revoked(after), (name, command)

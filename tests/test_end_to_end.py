@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import copy_project
 from tests.lab import Engine, Mac, lab
+from tests.schema import document
 from tests.vpn import Client, connected, eventually, fetch, place, script, up, web
 
 OUR_RULE = re.compile(r"D4M|d4m0|10\.213\.94\.")
@@ -131,7 +132,7 @@ def test_containers_have_the_least_that_their_jobs_need(mac: Mac, client: Client
 
 def test_only_the_servers_keys_are_in_containers(mac: Mac, project: Path, client: Client) -> None:
     find = ["sh", "-c", "grep --recursive --files-with-matches 'PRIVATE KEY' /etc /run /root /home /opt /srv || true"]
-    for service, keys in (("vpn", ["/etc/openvpn/configs/server.key"]), ("firewall", [])):
+    for service, keys in (("vpn", ["/etc/vpn/configs/server.key"]), ("firewall", [])):
         found = mac.run("docker", "exec", f"d4m-devkit-{service}-1", *find).stdout.split()
         # Debian's own packages carry none but a documented example or two outside of these folders.
         assert found == keys, service
@@ -176,7 +177,8 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: 
     mac.run("docker", "network", "create", "--subnet", "192.168.78.0/24", "off-route")
     web(mac, "--network", "off-route", "--name", "off-route")
     web(mac, "--network", "host", "--name", "on-host")
-    facts = up(mac, project)
+    facts = document(script(mac, project, "up", "--json").stdout)
+    assert document(script(mac, project, "status", "--json").stdout) == facts
     places = {container["name"]: container["addresses"] for container in facts["containers"]}
     assert places["on-default-bridge"][0]["reachable"]
     assert places["off-route"] == [

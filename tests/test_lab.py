@@ -64,7 +64,7 @@ def read_until(demo: subprocess.Popen[str], words: str) -> None:
     [
         ("using the lab", signal.SIGINT),
         ("docker network create", signal.SIGINT),
-        ("python scripts/up.py", signal.SIGINT),
+        ("./scripts/up.py", signal.SIGINT),
         ("Connected.", signal.SIGINT),
         ("Connected.", signal.SIGTERM),
     ],
@@ -126,7 +126,7 @@ def test_kept_demo_runs_until_it_is_stopped(labs: Path) -> None:
     look_around = said.split("look around:  ")[1].splitlines()[0]
     shell = subprocess.run(
         ["sh", "-c", look_around],
-        input="docker ps --format '{{.Names}}'; curl --silent --head http://172.17.0.2; python scripts/status.py\n",
+        input="docker ps --format '{{.Names}}'; curl --silent --head http://172.17.0.2; ./scripts/status.py\n",
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "d4m-demo-one" in shell

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from devkit.answers import read_answers
-from devkit.material import add_clients, ensure_material, rotate
+from devkit.material.changes import add_clients, ensure_material, rotate
 
 from tests.conftest import REPOSITORY, copy_project, snapshot
 from tests.faults import run_and_die_at
@@ -226,10 +226,11 @@ def put_in_place(path: Path) -> None:
         (lambda project: (project / "local/pki/current/clients/docker-for-mac.pem").write_text("x"), "mac.pem"),
         (lambda project: (project / "local/pki/current/authority.key").unlink(), "authority.key"),
         (lambda project: (project / "client/client.conf").write_bytes(b"\xff"), "client/client.conf is not UTF-8"),
-        (lambda project: put_in_place(project / "local/configs"), "local/configs is not the link that it was"),
+        (lambda project: put_in_place(project / "local/configs"), "local/configs is no longer the link that it was"),
         (lambda project: put_in_place(project / "local/.lock"), "local/.lock is a folder"),
-        (lambda project: put_in_place(project / "local/pki/current"), "local/pki/current is not the link"),
+        (lambda project: put_in_place(project / "local/pki/current"), "local/pki/current is no longer a link"),
         (lambda project: (project / "local/pki/current/crl.pem").write_text(""), "crl.pem is damaged"),
+        (lambda project: (project / "local/pki/current/crl.pem").open("a").write("x\n"), "crl.pem is damaged"),
     ],
 )
 def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named: str) -> None:
@@ -242,6 +243,14 @@ def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named
     assert len(run.stderr.strip().splitlines()) == 1
     if (project / ".copier-answers.yml").exists():
         assert (project / "local/docker-for-mac.ovpn").is_symlink()
+
+
+def test_folders_of_a_restored_backup_are_closed_again(project: Path) -> None:
+    folders = [project / "local/pki", project / "local/pki/archive"]
+    for folder in folders:
+        folder.chmod(0o755)
+    assert generate(project).returncode == 0
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700, 0o700]
 
 
 def test_full_disk_is_one_sentence_and_the_next_run_completes(project: Path, tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ def test_down_fails_and_names_what_it_could_not_take_away(site: Site) -> None:
         run = script(site.mac, site.project, "down")
         assert run.returncode == 1
         assert "Everything is down" not in run.stderr
-        assert "these rules could not be taken from the engine's machine: " in run.stderr
+        assert "these rules could not be removed from the engine's machine: " in run.stderr
         assert "-A FORWARD -j D4M-TO" in run.stderr
         assert not site.mac.run("docker", "ps", "--all", "--quiet", "--filter", "name=d4m-devkit").stdout
     site.engine.run("sh", "-c", free)

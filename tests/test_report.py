@@ -5,28 +5,33 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from devkit.answers import read_answers
-from devkit.facts import Attachment, Container, Engine
-from devkit.material import read_generation
-from devkit.report import Report, as_document, as_text, make_report, opening_steps
+from devkit.facts import Attachment, Container, Engine, EngineFacts
+from devkit.material.changes import add_clients
+from devkit.material.state import first_profiles, read_generation
+from devkit.report.access import make_access
+from devkit.report.document import of_engine
+from devkit.report.engine import EngineReport, as_text, make_report
+from devkit.vpn.openvpn.profile import opening_steps
 from rich.console import Console
 
 NOW = datetime.now(UTC)
 
 
-def report(project: Path, engine: Engine, *containers: Container, now: datetime = NOW) -> Report:
-    generation = read_generation(project)
-    return make_report(read_answers(project), engine, project / "local", generation, containers, now)
+def report(project: Path, engine: Engine, *containers: Container, now: datetime = NOW, **answers: Any) -> EngineReport:
+    changed = replace(read_answers(project), **answers)
+    access = make_access(changed, first_profiles(project, changed), read_generation(project), now)
+    return make_report(access, EngineFacts(engine, containers))
 
 
 def engine(firewall_backend: str = "iptables") -> Engine:
     return Engine("vm", "29.0.0", "Docker Desktop", firewall_backend, host=None)
 
 
-def printed(made: Report, project: Path) -> str:
+def printed(made: EngineReport, project: Path) -> str:
     console = Console(file=StringIO(), record=True, width=200)
     console.print(as_text(made, "Linux", project))
     return console.export_text()
@@ -41,18 +46,20 @@ def container(driver: str, address: str, *ports: str) -> Container:
 def test_nothing_is_claimed_to_be_reached_through_a_packet_filter_that_is_not_known(project: Path, known: str) -> None:
     there = container("bridge", "172.30.0.5", "80/tcp")
     made = report(project, engine("ebpf"), there)
-    assert [place.fault for place in made.containers[0].places] == ["the engine's packet filter is not known"]
+    assert [place.reachability.obstacle for place in made.containers[0].places] == [
+        "the engine's packet filter is not known"
+    ]
     assert made.containers[0].urls == ()
-    assert "'ebpf', is none that the firewall knows" in made.warnings[0]
+    assert "'ebpf', is not one that the firewall knows" in made.warnings[0]
     made = report(project, engine(known), there)
     assert made.warnings == ()
-    assert made.containers[0].places[0].fault is None
+    assert made.containers[0].places[0].reachability.obstacle is None
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan", "overlay"])
 def test_networks_that_the_engines_host_cannot_reach_are_said_to_be_so(project: Path, driver: str) -> None:
     (reached,) = report(project, engine(), container(driver, "172.30.0.5")).containers
-    assert reached.places[0].fault == f"the engine's host cannot reach its own {driver} networks"
+    assert reached.places[0].reachability.obstacle == f"the engine's host cannot reach its own {driver} networks"
 
 
 def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
@@ -67,7 +74,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
     away = replace(container("bridge", "192.168.9.5"), name="two")
     shortly_before_the_leaves_end = NOW + timedelta(days=810)
     made = report(project, engine(), there, away, now=shortly_before_the_leaves_end)
-    document: Any = as_document(made)
+    document: Any = of_engine(made)
     assert document["containers"] == [
         {
             "name": "one",
@@ -89,7 +96,10 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
     assert [end["name"] for end in document["certificates"]] == ["authority", "server", "docker-for-mac"]
     assert len(document["warnings"]) == 2
     endpoint, about = document["endpoint"], document["engine"]
-    ends = [f"{end['name']}: until {end['ends'].partition('T')[0]}" for end in document["certificates"]]
+    ends = [
+        f"{end['name'].replace('authority', 'CA')}: until {end['ends'].partition('T')[0]}"
+        for end in document["certificates"]
+    ]
     rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
     for fact in (
         f"Endpoint {endpoint['host']}:{endpoint['port']} ({endpoint['protocol']})",
@@ -116,14 +126,19 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
     ],
 )
 def test_address_that_the_port_is_published_on_is_shown(project: Path, host: str, listen: str, row: str | None) -> None:
-    answers = replace(read_answers(project), vpn_host=host, vpn_listen=IPv4Address(listen))
-    made = make_report(answers, engine(), project / "local", read_generation(project), (), NOW)
-    assert as_document(made)["endpoint"] == {"host": host, "port": 1194, "protocol": "tcp", "listen": listen}
+    made = report(project, engine(), vpn_host=host, vpn_listen=IPv4Address(listen))
+    assert of_engine(made)["endpoint"] == {"host": host, "port": 1194, "protocol": "tcp", "listen": listen}
     said = printed(made, project)
     assert row in said if row else "Published on" not in said
 
 
+def test_client_that_is_called_as_a_ca_is_none(project: Path) -> None:
+    add_clients(project, read_answers(project), ["CA"], NOW)
+    names = [end["name"] for end in cast("Any", of_engine(report(project, engine())))["certificates"]]
+    assert names == ["authority", "server", "CA", "docker-for-mac"]
+
+
 def test_each_system_has_its_own_way_to_open_the_profile() -> None:
-    assert "open local/a.tblk" in opening_steps("local/a.ovpn", "local/a.tblk", "macOS")[0]
-    assert "OpenVPN GUI" in opening_steps("local/a.ovpn", "local/a.tblk", "Windows")[0]
-    assert "sudo openvpn --config local/a.ovpn" in opening_steps("local/a.ovpn", "local/a.tblk", "Linux")[0]
+    assert "open local/a.tblk" in opening_steps("local/a.ovpn", "macOS")[0]
+    assert "OpenVPN GUI" in opening_steps("local/a.ovpn", "Windows")[0]
+    assert "sudo openvpn --config local/a.ovpn" in opening_steps("local/a.ovpn", "Linux")[0]

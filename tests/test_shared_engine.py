@@ -265,7 +265,8 @@ def test_every_command_of_the_teams_page_works_in_its_order(team: Team, tmp_path
             shutil.copy(folder / "local/clients" / words[-1], alice.home)
             with connected(alice, alice.home / words[-1], words[1:2]):
                 assert fetch(alice, web(lead)) == "200"
+        elif words[0] == "uvx":
+            lead.run(sys.executable, "-m", *words[1:], "--defaults", cwd=folder)
         else:
-            program = {"copier": [sys.executable, "-m", "copier"], "python": [sys.executable]}[words[0]]
-            lead.run(*program, *words[1:], *(["--defaults"] if words[0] == "copier" else []), cwd=folder)
+            lead.run(*words, cwd=folder)
     assert script(lead, folder, "down").returncode == 0

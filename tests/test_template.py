@@ -13,73 +13,13 @@ import pytest
 import yaml
 from devkit.answers import parse_answers, read_answers
 
+from tests.bad_answers import BAD_ANSWERS, NOT_TEXTS
 from tests.conftest import REPOSITORY, RunHere, copy_project, snapshot
 from tests.lab import Mac
 
 COPY = [sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--quiet", "--vcs-ref=HEAD"]
 
 # The answer that is refused, and the word in the message that names it.
-BAD_ANSWERS = [
-    ("routes", "[10.96.0.1/12]", "10.96.0.1/12"),
-    ("routes", "[300.1.1.1/24]", "300.1.1.1/24"),
-    ("routes", "[172.16.0.0/99]", "172.16.0.0/99"),
-    ("routes", "[172.16.0.0/012]", "172.16.0.0/012"),
-    ("routes", "[172.16.0.0]", "172.16.0.0"),
-    ("routes", "['fd00::/8']", "fd00::/8"),
-    ("routes", "[0.0.0.0/0]", "0.0.0.0/0"),
-    ("routes", "[10.213.0.0/16]", "10.213.0.0/16"),
-    ("routes", "[127.0.0.0/8]", "127.0.0.0/8"),
-    ("routes", "[172.16.0.0/12, 10.0.0.1/8]", "10.0.0.1/8"),
-    ("routes", "[17]", "17"),
-    ("routes", "[]", "[]"),
-    ("routes", "172.16.0.0/12", "172.16.0.0/12"),
-    ("vpn_port", "70000", "70000"),
-    ("vpn_port", "0", "0"),
-    ("vpn_port", "many", "many"),
-    ("vpn_protocol", "sctp", "sctp"),
-    ("vpn_subnet", "10.213.94.0/16", "10.213.94.0/16"),
-    ("vpn_subnet", "10.213.0.0/16", "10.213.0.0/16"),
-    ("vpn_subnet", "127.0.0.0/24", "127.0.0.0/24"),
-    ("vpn_host", "-v", "-v"),
-    ("vpn_host", "host name", "host name"),
-    ("vpn_host", "127.0.0.256", "127.0.0.256"),
-    ("vpn_host", "127.0.0.1\nscript-security 3", "script-security"),
-    ("vpn_listen", "localhost", "localhost"),
-    ("project_name", "../x", "../x"),
-    ("project_name", "Upper", "Upper"),
-    ("project_name", "x\ny", "x"),
-    ("project_name", "a" * 41, "aaa"),
-    ("client_name", "../../etc/passwd", "../../etc/passwd"),
-    ("client_name", "a" * 49, "aaa"),
-    ("client_name", "two words", "two words"),
-    ("client_name", "Server", "Server"),
-    ("kubernetes", "nomad", "nomad"),
-    ("service_type", "ExternalName", "ExternalName"),
-    ("service_type", "NodePort", "NodePort"),
-    ("project_name", "a_-b", "a_-b"),
-    ("project_name", "a-", "a-"),
-    *(
-        (name, f"{value}\n", value)
-        for name, value in [
-            ("project_name", "devkit"),
-            ("client_name", "laptop"),
-            ("vpn_host", "vpn.example.org"),
-            ("vpn_host", "192.0.2.7"),
-            ("vpn_listen", "192.0.2.7"),
-            ("vpn_subnet", "10.213.95.0/24"),
-            ("image_registry", "registry.example.org/team"),
-        ]
-    ),
-    ("routes", '["172.16.0.0/12\\n"]', "172.16.0.0/12"),
-    ("image_registry", "https://registry.example.org", "https://registry.example.org"),
-    ("image_registry", "registry.example.org/team/", "registry.example.org/team/"),
-    ("image_registry", "registry.example.org/Team", "registry.example.org/Team"),
-    ("image_registry", "registry.example.org/team\nx: y", "registry.example.org/team"),
-    ("key_type", "dsa", "dsa"),
-    ("certificate_days", "0", "0"),
-    ("authority_days", "100", "100"),
-]
-NOT_TEXTS = ("routes", "vpn_port", "certificate_days", "authority_days")
 
 
 def test_answers_file_of_another_name_is_refused_before_anything_is_written(tmp_path: Path) -> None:

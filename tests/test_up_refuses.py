@@ -63,12 +63,30 @@ def test_context_that_is_not_there(pristine: Path) -> None:
         "DOCKER_CONTEXT": "none-such",
         "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
     }
-    assert 'context "none-such": context not found' in sentence(run_here(pristine, "up", environment))
+    assert 'context "none-such": context not found' in sentence(run_script(pristine, "up", environment))
 
 
 def test_no_docker_at_all(pristine: Path) -> None:
     run = run_script(pristine, "up", os.environ | {"PATH": "/nowhere"})
     assert "Docker is not installed here" in sentence(run)
+
+
+def test_library_that_is_missing_is_named_with_the_way_to_it(pristine: Path, tmp_path: Path) -> None:
+    (tmp_path / "python_on_whales.py").write_text("raise ModuleNotFoundError('no', name='python_on_whales')\n")
+    environment = os.environ | {"PATH": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    for name in ("up", "status", "down"):
+        run = run_script(pristine, name, environment)
+        assert run.returncode == 1
+        assert f"error: {name}.py needs the Python package python_on_whales" in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_options_of_a_cluster_without_one_are_wrong_usage(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts/up.py"), "--context", "x"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "[--values FILE]" in run.stderr
+    assert "--context and --values go with --kubernetes" in run.stderr
 
 
 def test_no_compose(placed: Path, mac: Mac) -> None:
@@ -79,7 +97,7 @@ def test_no_compose(placed: Path, mac: Mac) -> None:
 
 def test_outside_a_project(tmp_path: Path) -> None:
     run = run_script(tmp_path, "up", os.environ)
-    assert f"{tmp_path} is no d4m-devkit project" in sentence(run)
+    assert f"{tmp_path} is not a d4m-devkit project" in sentence(run)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +148,7 @@ def test_route_that_collides_with_the_computers_own_network(placed: Path, mac: M
 
 def test_no_certificates(placed: Path, mac: Mac) -> None:
     shutil.rmtree(placed / "local")
-    assert "run `python scripts/generate.py` first" in refused(mac, placed)
+    assert "run `./scripts/generate.py` first" in refused(mac, placed)
 
 
 def test_another_devkit_on_the_same_engine(placed: Path, mac: Mac) -> None:

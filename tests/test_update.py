@@ -1,13 +1,14 @@
 """A real `copier update` of a git-tracked project: rotation, template upgrades, and what must survive them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from devkit.answers import read_answers
-from devkit.material import read_generation
+from devkit.material.state import read_generation
 
 from tests.conftest import REPOSITORY, snapshot
 from tests.whole import BLOCK, assert_whole
@@ -74,7 +75,7 @@ def test_update_takes_the_upgrade_and_rotates_once(template: Path, tmp_path: Pat
     new = read_generation(project)
     assert archived(project) == ["0001", "0002"]
     assert snapshot(project / "local/pki/archive/0001") == files
-    assert new.authority.credential.certificate == old.authority.credential.certificate
+    assert new.ca.credential.certificate == old.ca.credential.certificate
     assert not {leaf.serial_number for leaf in new.leaves} & {leaf.serial_number for leaf in old.leaves}
     assert "A new paragraph." in (project / "README.md").read_text()
     assert {line[3:] for line in git(project, "status", "--porcelain").splitlines()} == {
@@ -84,10 +85,27 @@ def test_update_takes_the_upgrade_and_rotates_once(template: Path, tmp_path: Pat
     for old_leaf, new_leaf in zip(old.leaves, new.leaves, strict=True):
         assert f"{old_leaf.serial_number:x}"[-12:] in said
         assert f"{new_leaf.serial_number:x}"[-12:] in said
-        assert f"{new_leaf.end:%Y-%m-%d}" in said
-    assert f"Old profiles work until the next rotation, and no longer than {old.server.end:%Y-%m-%d}." in said
+        assert f"{new_leaf.expiry:%Y-%m-%d}" in said
+    assert f"Old profiles work until the next rotation, and no longer than {old.server.expiry:%Y-%m-%d}." in said
     assert "local/docker-for-mac.ovpn" in said
-    assert "python scripts/up.py" in said
+    assert "./scripts/up.py" in said
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "loads"), [("none", "./scripts/up.py "), ("k3s", "./scripts/up.py --kubernetes ")]
+)
+def test_update_says_what_it_does_and_what_is_next(template: Path, tmp_path: Path, kubernetes: str, loads: str) -> None:
+    project = tmp_path / "devkit"
+    copy = [*COPIER, "copy", "--trust", "--defaults", f"--data=kubernetes={kubernetes}"]
+    made = run(tmp_path, *copy, str(template), str(project)).stderr
+    assert loads.rstrip() in made.splitlines()[-2]
+    git(project, "init", "--quiet")
+    commit(project, "devkit")
+    said = run(project, *COPIER, "update", "--trust", "--defaults", "--vcs-ref=:current:").stderr
+    before, after = said.split("Old serial")
+    assert "and renews the certificates, unless you gave" in before
+    assert "git diff" in after
+    assert re.search(rf"^ +{re.escape(loads)} +# loads it", after, re.MULTILINE)
 
 
 def test_update_to_the_current_version_rotates_and_leaves_git_clean(template: Path, tmp_path: Path) -> None:
@@ -105,9 +123,9 @@ def test_update_to_the_current_version_rotates_and_leaves_git_clean(template: Pa
     ("options", "generations", "authorities", "words"),
     [
         (["--data=rotate=none"], 1, 1, "The certificates are there"),
-        (["--data=rotate=all"], 2, 2, "Old profiles know the old authority alone"),
-        (["--data=revoke=now"], 2, 1, "Old profiles have ended"),
-        (["--data=rotate=all", "--data=revoke=now"], 2, 1, "Old profiles have ended"),
+        (["--data=rotate=all"], 2, 2, "Old profiles know only the old CA"),
+        (["--data=revoke=now"], 2, 1, "Old profiles are refused"),
+        (["--data=rotate=all", "--data=revoke=now"], 2, 1, "Old profiles are refused"),
     ],
 )
 def test_rotation_is_chosen_for_one_update_and_not_remembered(
@@ -117,11 +135,11 @@ def test_rotation_is_chosen_for_one_update_and_not_remembered(
     said = update(project, "--vcs-ref=:current:", *options)
     assert words in said
     assert len(archived(project)) == generations
-    assert len(read_generation(project).authorities) == authorities
+    assert len(read_generation(project).cas) == authorities
     assert git(project, "status", "--porcelain") == ""
     update(project, "--vcs-ref=:current:")
     assert len(archived(project)) == generations + 1
-    assert len(read_generation(project).authorities) == 1
+    assert len(read_generation(project).cas) == 1
 
 
 def test_new_project_name_leaves_old_and_new_profiles_working(template: Path, tmp_path: Path) -> None:
@@ -138,7 +156,7 @@ def test_new_project_name_leaves_old_and_new_profiles_working(template: Path, tm
     ("options", "words"),
     [
         (["--data=rotate=sideways"], "sideways"),
-        (["--data=rotate=none", "--data=revoke=now"], '"now" ends what a rotation replaces'),
+        (["--data=rotate=none", "--data=revoke=now"], '"now" revokes what a rotation replaces'),
         (["--data=rotate=none", "--data=revoke=now", "--data=routes=[10.9.0.0/16]"], "use leaf or all for rotate"),
     ],
 )
@@ -209,7 +227,7 @@ def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     said = update(project, "--vcs-ref=:current:", "--data=rotate=none", routes)
     for name in ("docker-for-mac", "alice"):
         assert "route 192.168.7.0 255.255.255.0" in (project / f"local/clients/{name}.ovpn").read_text()
-    assert "The profiles have changed: run `python scripts/up.py`, then import them again." in said
+    assert "The profiles have changed: run `./scripts/up.py`, then import them again." in said
     commit(project, "More routes")
     registry = "--data=image_registry=registry.example.org"
     said = update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=kubernetes=k3s", registry)
@@ -217,7 +235,7 @@ def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     assert "The profiles have changed" not in said  # the chart's values have
     commit(project, "A cluster")
     said = update(project, "--vcs-ref=:current:", "--data=rotate=none", "--data=routes=[172.16.0.0/12]")
-    assert "The profiles have changed: run `python scripts/up.py --kubernetes`, then import them again." in said
+    assert "The profiles have changed: run `./scripts/up.py --kubernetes`, then import them again." in said
     assert archived(project) == ["0001"]
     assert_whole(project)
 

@@ -1,19 +1,21 @@
 """What runs under another name or in another layout after an update, `up.py` replaces; profiles go on working."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.conftest import REPOSITORY, copy_project
 from tests.lab import lab
+from tests.schema import document
 from tests.test_readme import git
 from tests.vpn import connected, eventually, fetch, script, up, web
 
 
-def template_with_the_former_layout(folder: Path) -> Path:
-    """A clone of this template with two versions: v1.0.0, whose server was in the host network, and v2.0.0."""
+def template_of_before(folder: Path, removed: str) -> Path:
+    """A clone of this template with two versions: v1.0.0, the last that had a file which is gone, and v2.0.0."""
     git(folder, "clone", "--quiet", str(REPOSITORY), "template")
-    log = ["git", "log", "--format=%H", "--diff-filter=D", "--max-count=1", "--", "template/gateway/relay.sh"]
+    log = ["git", "log", "--format=%H", "--diff-filter=D", "--max-count=1", "--", removed]
     changed = subprocess.run(log, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
     git(folder / "template", "tag", "v1.0.0", f"{changed}^")
     git(folder / "template", "tag", "v2.0.0")
@@ -28,7 +30,7 @@ def commit(project: Path) -> None:
 
 
 def test_former_layout_is_replaced_and_its_profiles_go_on_working(tmp_path: Path) -> None:
-    template = template_with_the_former_layout(tmp_path)
+    template = template_of_before(tmp_path, "template/gateway/relay.sh")  # whose server was in the host network
     with lab() as (mac, engine):
         project = mac.home / "devkit"
         copier = [sys.executable, "-m", "copier"]
@@ -54,6 +56,38 @@ def test_former_layout_is_replaced_and_its_profiles_go_on_working(tmp_path: Path
         assert script(mac, project, "down", "--images").returncode == 0
         assert "d4m" not in engine.run("iptables-save").stdout.lower()
         assert "d4m" not in mac.run("docker", "image", "ls").stdout
+
+
+def test_project_of_before_the_lanes_keeps_its_keys_clients_and_edits(tmp_path: Path) -> None:
+    template = template_of_before(tmp_path, "scripts/devkit/stack.py")
+    with lab() as (mac, _):
+        project = mac.home / "devkit"
+        copier = [sys.executable, "-m", "copier"]
+        mac.run(*copier, "copy", "--trust", "--defaults", "--quiet", "--vcs-ref=v1.0.0", template, project)
+        assert script(mac, project, "client", "add", "alice", "bob").returncode == 0
+        with (project / "server/server.conf").open("a") as configuration:
+            configuration.write("max-clients 7\n")
+        up(mac, project)
+        assert script(mac, project, "client", "revoke", "bob").returncode == 0
+        address = web(mac)
+        profile = shutil.copy(project / "local/clients/alice.ovpn", mac.home / "alice.ovpn")
+        ca = (project / "local/configs/ca.crt").read_bytes()
+        with connected(mac, Path(profile)) as client:
+            assert fetch(mac, address) == "200"
+            commit(project)
+            mac.run(*copier, "update", "--trust", "--defaults", "--quiet", cwd=project)
+            up(mac, project)
+            client.wait_for("Initialization Sequence Completed", times=2)
+            assert fetch(mac, address) == "200"
+        assert (project / "local/configs/ca.crt").read_bytes() == ca
+        assert "max-clients 7" in (project / "server/server.conf").read_text()
+        facts = document(script(mac, project, "client", "list", "--json").stdout)
+        assert {one["name"]: one["revoked"] for one in facts["clients"]} == {
+            "alice": False, "bob": True, "docker-for-mac": False,
+        }  # fmt: skip
+        with connected(mac, project / "local/clients/alice.ovpn"):
+            assert fetch(mac, address) == "200"
+        assert script(mac, project, "down", "--images").returncode == 0
 
 
 def test_project_that_was_renamed_is_the_same_project(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The library behind the scripts. Data flows one way: answers, material, rendering, stack, report."""
+"""The library behind the scripts. Data flows one way: answers, keys, material, site, facts, report."""

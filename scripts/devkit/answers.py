@@ -1,48 +1,48 @@
-"""What the user answered to Copier, read once into one frozen and validated object."""
+"""What the user answered Copier, read once into one frozen and validated object."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, cast
 
 import yaml
 
+from devkit.addresses import ANY_ADDRESS, address_or_none
 from devkit.errors import UserError
-from devkit.pki import KeyType
+from devkit.keys.x509 import KeyType
+from devkit.layout import ANSWERS_FILE, Layout
 
-ANSWERS_FILE = ".copier-answers.yml"
 # What users are told to type: it takes no new version of the template; the last renews no certificates either.
 UPDATE = "copier update --trust --vcs-ref=:current:"
-NEW_AUTHORITY = f"{UPDATE} --data rotate=all"
+NEW_CA = f"{UPDATE} --data rotate=all"
 CHANGE_ANSWER = f"{UPDATE} --data rotate=none --data"
 
-# A Compose project's name, and a component of an image's (the grammar of distribution/reference).
+# A name for a Compose project that may also be part of an image's (the grammar of distribution/reference).
 PROJECT_NAME = re.compile(r"(?=.{1,40}\Z)[a-z0-9]+((_|__|-+)[a-z0-9]+)*")
 # The common name of a certificate has at most 64 characters (RFC 5280, ub-common-name).
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
-RESERVED_NAMES = ("authority", "server")  # every report has a row of these names already
+RESERVED_NAMES = ("authority", "server")  # the report, or its JSON, has rows of these names already
 HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 IMAGE_REGISTRY = re.compile(
     r"(?=.{0,150}\Z)([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?"
 )
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
-ANY_ADDRESS = IPv4Address(0)
 THIS_COMPUTER = "127.0.0.1"
 
 Protocol = Literal["tcp", "udp"]
 Kubernetes = Literal["none", "docker-desktop", "kind", "k3s"]
 ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
 NODE_PORTS = range(30000, 32768)
-# The user's answer; what Docker's context said once, or says now; or nothing, so that it is this computer.
+# The user's answer; what Docker's context said once, or says now; or nothing, which means this computer.
 HostSource = Literal["answer", "record", "context", "nothing"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One project's answers, with what stands for those that are left to the project; lifetimes are in days."""
+    """One project's answers, with defaults for those that are left empty; lifetimes are in days."""
 
     project_name: str
     client_name: str
@@ -63,7 +63,7 @@ class Answers:
     @property
     def up(self) -> str:
         """The command that brings the VPN up and loads what is new, as far as the answers say where it runs."""
-        return "python scripts/up.py" + ("" if self.kubernetes == "none" else " --kubernetes")
+        return "./scripts/up.py" + ("" if self.kubernetes == "none" else " --kubernetes")
 
     @property
     def image(self) -> str:
@@ -71,23 +71,18 @@ class Answers:
         return f"{self.image_registry}/{self.project_name}-gateway".removeprefix("/")
 
 
-def host_record(project: Path) -> Path:
-    """Where the host is kept that Docker's context named, beside the keys, because the profiles go by both."""
-    return project / "local/pki/vpn-host"
-
-
 def read_answers(project: Path, context: str | None = None) -> Answers:
     """Read and validate a project's answers.
 
     Where `vpn_host` is not answered it is the host on record, or else the one that Docker's context names now.
-    Raises UserError when the folder is no generated project or an answer is bad.
+    Raises UserError when the folder is not a generated project or an answer is bad.
     """
-    path = project / ANSWERS_FILE
+    path = Layout(project).answers
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{project} is no d4m-devkit project (it has no {ANSWERS_FILE}): "
+            f"{project} is not a d4m-devkit project (it has no {ANSWERS_FILE}): "
             "run this in the folder that `copier copy` made."
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -95,11 +90,11 @@ def read_answers(project: Path, context: str | None = None) -> Answers:
     if not isinstance(document, dict):
         raise UserError(f"{path} holds no answers: restore it from git.")
     try:
-        record = host_record(project)
+        record = Layout(project).host_record
         recorded = record.read_text(encoding="utf-8", errors="replace").strip() if record.exists() else None
         return parse_answers(cast("Mapping[str, object]", document), recorded, context)
-    except ValueError as fault:
-        raise UserError(f"{path}: {fault} Mend it with `{CHANGE_ANSWER} NAME=VALUE`.") from None
+    except ValueError as problem:
+        raise UserError(f"{path}: {problem} Change it with `{CHANGE_ANSWER} NAME=VALUE`.") from None
 
 
 def parse_answers(document: Mapping[str, object], recorded: str | None = None, context: str | None = None) -> Answers:
@@ -111,7 +106,7 @@ def parse_answers(document: Mapping[str, object], recorded: str | None = None, c
     if not is_host(vpn_host):
         named = "" if vpn_host_from == "answer" else ", which Docker's context named,"
         raise ValueError(f"vpn_host: {vpn_host!r}{named} is neither an IPv4 address nor a host name.")
-    endpoint = _address_or_none(vpn_host)
+    endpoint = _ipv4_or_none(vpn_host)
     vpn_subnet = _network("vpn_subnet", document.get("vpn_subnet"))
     if vpn_subnet.prefixlen != 24:
         raise ValueError(f"vpn_subnet: {str(vpn_subnet)!r} is not a /24.")
@@ -147,12 +142,12 @@ def parse_answers(document: Mapping[str, object], recorded: str | None = None, c
 
 def address_to_listen_on(vpn_host: str) -> IPv4Address:
     """Where the port is published for clients that come to this host, unless the user answers otherwise."""
-    return _address_or_none(vpn_host) or (IPv4Address(THIS_COMPUTER) if vpn_host == "localhost" else ANY_ADDRESS)
+    return _ipv4_or_none(vpn_host) or (IPv4Address(THIS_COMPUTER) if vpn_host == "localhost" else ANY_ADDRESS)
 
 
 def is_host(text: str) -> bool:
     """Whether a profile may name this as the server's host."""
-    return _address_or_none(text) is not None or HOST_NAME.fullmatch(text) is not None
+    return _ipv4_or_none(text) is not None or HOST_NAME.fullmatch(text) is not None
 
 
 def _host(document: Mapping[str, object], recorded: str | None, context: str | None) -> tuple[str, HostSource]:
@@ -173,7 +168,7 @@ def _listen(document: Mapping[str, object], vpn_host: str) -> IPv4Address:
 def _text(document: Mapping[str, object], name: str) -> str:
     value = document.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"{name}: {value!r} is not a text.")
+        raise ValueError(f"{name}: {value!r} is not a string.")
     return value
 
 
@@ -184,20 +179,20 @@ def _matching(document: Mapping[str, object], name: str, pattern: re.Pattern[str
     return value
 
 
-def client_name_fault(name: str) -> str | None:
+def client_name_problem(name: str) -> str | None:
     """What is wrong with a client's name, as one sentence, or None."""
     if not CLIENT_NAME.fullmatch(name):
         return f"{name!r} is not a client name: use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., the first a letter or digit."
     if name.casefold() in RESERVED_NAMES:
-        return f"{name!r} is not a client name: the report calls something else so."
+        return f"{name!r} is not a client name: the report uses that name for something else."
     return None
 
 
 def _client_name(document: Mapping[str, object]) -> str:
     value = _text(document, "client_name")
-    fault = client_name_fault(value)
-    if fault:
-        raise ValueError(f"client_name: {fault}")
+    problem = client_name_problem(value)
+    if problem:
+        raise ValueError(f"client_name: {problem}")
     return value
 
 
@@ -218,34 +213,32 @@ def _protocol(document: Mapping[str, object]) -> Protocol:
 def _kubernetes(document: Mapping[str, object]) -> Kubernetes:
     value = document.get("kubernetes")
     if value not in ("none", "docker-desktop", "kind", "k3s"):
-        raise ValueError(f"kubernetes: {value!r} is none of 'none', 'docker-desktop', 'kind' and 'k3s'.")
+        raise ValueError(f"kubernetes: {value!r} is not one of 'none', 'docker-desktop', 'kind' and 'k3s'.")
     return value
 
 
 def _service_type(document: Mapping[str, object]) -> ServiceType:
     value = document.get("service_type")
     if value not in ("LoadBalancer", "NodePort", "ClusterIP"):
-        raise ValueError(f"service_type: {value!r} is none of 'LoadBalancer', 'NodePort' and 'ClusterIP'.")
+        raise ValueError(f"service_type: {value!r} is not one of 'LoadBalancer', 'NodePort' and 'ClusterIP'.")
     return value
 
 
 def _key_type(document: Mapping[str, object]) -> KeyType:
     value = document.get("key_type")
     if value not in ("ecdsa-p256", "ed25519", "rsa-3072"):
-        raise ValueError(f"key_type: {value!r} is none of 'ecdsa-p256', 'ed25519' and 'rsa-3072'.")
+        raise ValueError(f"key_type: {value!r} is not one of 'ecdsa-p256', 'ed25519' and 'rsa-3072'.")
     return value
 
 
-def _address_or_none(text: str) -> IPv4Address | None:
-    try:
-        return IPv4Address(text)
-    except AddressValueError:
-        return None
+def _ipv4_or_none(text: str) -> IPv4Address | None:
+    address = address_or_none(text)
+    return address if isinstance(address, IPv4Address) else None
 
 
 def _address(document: Mapping[str, object], name: str) -> IPv4Address:
     value = _text(document, name)
-    address = _address_or_none(value)
+    address = _ipv4_or_none(value)
     if address is None:
         raise ValueError(f"{name}: {value!r} is not an IPv4 address.")
     return address

@@ -1,6 +1,6 @@
-"""Starts a command of the library, and mends what keeps it from starting.
+"""Starts a command of the library, through uv where Python is too old or a package is missing.
 
-Only the standard library, and only syntax that old Pythons read: this module must run where nothing is installed.
+Only the standard library, and only syntax that old Pythons know: this module must run where nothing is installed.
 """
 
 import importlib
@@ -18,12 +18,11 @@ def run(command: str) -> None:
     if sys.version_info < OLDEST_PYTHON:
         sys.exit(_run_in_uv("Python 3.11 or newer"))
     try:
-        module = importlib.import_module("devkit.commands." + command)
+        sys.exit(importlib.import_module("devkit.commands." + command).main(sys.argv[1:]))
     except ModuleNotFoundError as missing:
         if str(missing.name).startswith("devkit"):
             raise
-        sys.exit(_run_in_uv("the Python package " + str(missing.name)))
-    sys.exit(module.main(sys.argv[1:]))
+        sys.exit(_run_in_uv("the Python package " + str(missing.name)))  # nothing has been done yet
 
 
 def _run_in_uv(missing: str) -> int:
@@ -44,6 +43,6 @@ def _run_in_uv(missing: str) -> int:
 
 
 def _dependencies(script: str) -> "list[str]":
-    """Read the packages' names in the script's PEP 723 header."""
+    """Read the packages' names from the script's PEP 723 header."""
     with open(script, encoding="utf-8") as text:
         return [line.split('"')[1].split(">")[0] for line in text if line.startswith('#     "')]

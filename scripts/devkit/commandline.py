@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from devkit.answers import ANSWERS_FILE
+from devkit.answers import Answers
 from devkit.errors import UserError
+from devkit.layout import Layout
+from devkit.sites.choice import choose
+from devkit.sites.site import Site, Step
 
 WIDE = 200
-# What the commands render from and run; a merge may leave a conflict in each.
-MERGED_FILES = (ANSWERS_FILE, "client/client.conf", "compose.yaml", "server/server.conf")
 CONFLICT_MARKER = re.compile(rb"(<{7}|={7}|>{7})(\s|\Z)")
 
 
@@ -26,31 +27,40 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def add_cluster_options(made: argparse.ArgumentParser) -> None:
-    """Add the options that choose a cluster."""
+def add_site_options(made: argparse.ArgumentParser, values: bool = False) -> None:
+    """Add the options that choose a cluster and, with `values`, the one that names values for its chart."""
     made.add_argument("--kubernetes", action="store_true", help="in the cluster of kubectl's current context")
     made.add_argument("--context", metavar="NAME", help="with --kubernetes: another context of the kubeconfig")
+    if values:
+        made.add_argument(
+            "--values", metavar="FILE", type=Path, action="append", default=[],
+            help="with --kubernetes: values for the chart, on top of local/values.yaml; may be repeated",
+        )  # fmt: skip
+
+
+def site(project: Path, answers: Answers, options: argparse.Namespace) -> Site:
+    """Where the user wants the server."""
+    return choose(project, answers, options.kubernetes, options.context, getattr(options, "values", []))
 
 
 def project_folder() -> Path:
-    """Where the user works: the current folder, or else the project that the script stands in.
+    """Where the user works: the current folder, or else the project that the script belongs to.
 
     Raises UserError when a merge has left a conflict in it, which would end up in profiles and in what runs.
     """
-    here = Path.cwd()
-    home_of_script = Path(sys.argv[0]).absolute().parent.parent
-    project = here if (here / ANSWERS_FILE).exists() or not (home_of_script / ANSWERS_FILE).exists() else home_of_script
+    here, home_of_script = Path.cwd(), Path(sys.argv[0]).absolute().parent.parent
+    project = here if Layout(here).answers.exists() or not Layout(home_of_script).answers.exists() else home_of_script
     _refuse_conflicts(project)
     return project
 
 
 def _refuse_conflicts(project: Path) -> None:
-    for path in (project / name for name in MERGED_FILES):
+    for path in Layout(project).merged:
         lines = path.read_bytes().splitlines() if path.exists() else []
         for number, line in enumerate(lines, start=1):
             if CONFLICT_MARKER.match(line):
                 raise UserError(
-                    f"{path}:{number} holds a conflict marker of a merge: settle the conflict there, then try again."
+                    f"{path}:{number} holds a conflict marker of a merge: resolve the conflict there, then try again."
                 )
 
 
@@ -76,29 +86,27 @@ def warn(sentences: Iterable[str]) -> None:
         messages().print(f"warning: {sentence_}", style="yellow", markup=False)
 
 
-def warn_of_older(up: str) -> None:
-    """Warn that the running server has not read what the project says by now; `up` is the command that mends it."""
-    warn([f"what runs is older than what is in this folder: `{up}` loads it."])
+def follow(progress: Console, step: Step) -> None:
+    """Show a step's latest line while it runs, and one line when it is done.
 
-
-def follow(progress: Console, what: str, lines: Iterable[str], keep: bool = False) -> None:
-    """Show a step's last line while it lasts, and one line when it is done.
-
-    With `keep`, which is for our own words and not for a build's hundreds, each line stays where there is no terminal.
+    Where there is no terminal, its lines are printed if they are in our own words.
     """
     before = None
-    with progress.status(what) as status:
-        for line in lines:
-            status.update(Text(f"{what}: {line}", overflow="ellipsis", no_wrap=True))
-            if keep and line != before and not progress.is_terminal:
-                progress.print(f"{what}: {line}", markup=False)
+    with progress.status(step.what) as status:
+        for line in step.lines:
+            status.update(Text(f"{step.what}: {line}", overflow="ellipsis", no_wrap=True))
+            if step.in_our_words and line != before and not progress.is_terminal:
+                progress.print(f"{step.what}: {line}", markup=False)
             before = line
-    progress.print(f"{what}: done", style="dim")
+    progress.print(f"{step.what}: done", style="dim", markup=False)
 
 
 def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> int:
     """Parse the arguments, run the body, and return the exit code."""
     options = parser_.parse_args(arguments)
+    # Where there are no subcommands, the engine is meant unless the user says otherwise.
+    if "command" not in options and getattr(options, "kubernetes", None) is False and _is_for_a_cluster(options):
+        parser_.error("--context and --values go with --kubernetes")
     try:
         body(options)
     except KeyboardInterrupt:
@@ -109,6 +117,10 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
         messages().print("error:", sentence(error), style="red", markup=False)
         return 1
     return 0
+
+
+def _is_for_a_cluster(options: argparse.Namespace) -> bool:
+    return bool(options.context or getattr(options, "values", None))
 
 
 def sentence(error: UserError | OSError) -> str:

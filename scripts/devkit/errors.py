@@ -5,9 +5,13 @@ class UserError(Exception):
     """One sentence that says what is wrong and what to do; the entry point prints it and exits with 1."""
 
 
+class UnreachableError(UserError):
+    """Nobody answers there, so nothing is known of what runs."""
+
+
 def most_telling(log: str) -> str:
     """The last line of a log that speaks of an error, or else its last line."""
     lines = log.strip().splitlines() or ["it said nothing"]
-    # OpenVPN's last words say only that there was an error above.
+    # A server's last words may say only that there was an error above.
     telling = [line for line in lines if "error" in line.lower() and "correct these errors" not in line]
     return (telling or lines)[-1].strip()

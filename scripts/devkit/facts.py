@@ -1,4 +1,4 @@
-"""What an engine says of itself and of what runs on it, as plain facts."""
+"""What an engine or a cluster says of itself and of what runs on it, as plain facts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,18 +7,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine says of itself; `host` is its machine's where it is reached over a network, or else None."""
+    """What an engine says of itself.
+
+    `host` is its machine when it is reached over a network; None when it publishes its ports on this computer.
+    """
 
     name: str
     version: str
     operating_system: str
     firewall_backend: str
     host: str | None
-
-    @property
-    def local(self) -> bool:
-        """Whether it is reached by no network, and publishes its ports on this computer."""
-        return self.host is None
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Session:
-    """A connected client, as the server sees it: its real address may be that of what publishes the port."""
+    """A connected client, as the server sees it: its real address may be that of the proxy that publishes the port."""
 
     client: str
     real_address: str
@@ -71,6 +69,14 @@ class Container:
 
 
 @dataclass(frozen=True)
+class EngineFacts:
+    """What there is on an engine; the containers are the user's, not the devkit's own."""
+
+    engine: Engine
+    containers: tuple[Container, ...]
+
+
+@dataclass(frozen=True)
 class ClusterNode:
     """A node of a Kubernetes cluster."""
 
@@ -93,7 +99,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Service:
-    """A Service with an address inside the cluster; ports as in 80/tcp."""
+    """A Service with an address inside the cluster; ports are written as 80/tcp."""
 
     namespace: str
     name: str
@@ -103,7 +109,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Pod:
-    """A running pod with an address of its own; ports as in 80/tcp."""
+    """A running pod with an address of its own; ports are written as 80/tcp."""
 
     namespace: str
     name: str
@@ -119,3 +125,17 @@ class ClusterEndpoint:
     hosts: tuple[str, ...]
     port: int
     command: str | None
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What there is in a cluster, apart from the devkit itself.
+
+    `profiles_lead_there` says that the host that the profiles name is one of the endpoint's.
+    """
+
+    cluster: Cluster
+    endpoint: ClusterEndpoint
+    services: tuple[Service, ...]
+    pods: tuple[Pod, ...]
+    profiles_lead_there: bool

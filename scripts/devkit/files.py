@@ -1,35 +1,49 @@
-"""Files and folders that are private at birth, and changes that are whole or not there at all."""
+"""Files and folders that are private from the start, and changes that happen as a whole or not at all."""
 
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from devkit.errors import UserError
 
 PRIVATE = 0o600
+READABLE = 0o644
 FOR_OTHERS = 0o077
 EVERYTHING = b"*"  # as a line of a .gitignore
 BESIDE = ".new-"
 
 
+class File(NamedTuple):
+    """A file that is to exist, below some folder."""
+
+    path: PurePosixPath
+    content: bytes
+    mode: int = PRIVATE
+
+    def below(self, folder: PurePosixPath) -> "File":
+        """The same file, moved below a folder."""
+        return self._replace(path=folder / self.path)
+
+
 def make_folder(path: Path, mode: int = 0o700) -> Path:
     """Make a folder, and see that it has exactly this mode.
 
-    Raises UserError when something else has its place.
+    Raises UserError when something else is in its place.
     """
     with suppress(FileExistsError):
         path.mkdir(mode=mode)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder, as it should be: move it away and run this again.")
+        raise UserError(f"{path} is not a folder, but should be one: move it away and run this again.")
     if not has_mode(path, mode):
         path.chmod(mode)
     return path
 
 
 def close_to_others(folder: Path) -> None:
-    """Take a folder from everybody but its owner, whoever made it."""
+    """Close a folder to everybody but its owner, whoever made it."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & FOR_OTHERS:
         folder.chmod(mode & ~FOR_OTHERS)
@@ -49,7 +63,7 @@ def has_mode(path: Path, mode: int) -> bool:
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Write a new file; `sync` brings it to the disk.
+    """Write a new file; `sync` brings it to disk.
 
     Raises FileExistsError when there is one already.
     """
@@ -64,7 +78,7 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
 
 def replace_all(changes: Sequence[tuple[Path, bytes, int]]) -> None:
-    """Give files new content: all are on the disk, beside their places, before the first is renamed over its own."""
+    """Give files new content: all of it is on disk, beside the files, before the first file is replaced by a rename."""
     besides = [path.with_name(f"{BESIDE}{path.name}") for path, _, _ in changes]
     for beside, (_, data, mode) in zip(besides, changes, strict=True):
         beside.unlink(missing_ok=True)
@@ -81,14 +95,14 @@ def points(link: Path, target: str) -> bool:
 
 
 def point(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target`, in one rename, whatever link it was before.
+    """Make `link` a symbolic link to `target`, in one rename, wherever it led before.
 
-    Raises UserError where the system lets this user make no links, and when there is something that is no link.
+    Raises UserError where the system does not let this user make links, and when something else is in its place.
     """
     if points(link, target):
         return
     if os.path.lexists(link) and not link.is_symlink():
-        raise UserError(f"{link} is not the link that it was: move it away and run this again.")
+        raise UserError(f"{link} is no longer the link that it was: move it away and run this again.")
     beside = link.with_name(f"{BESIDE}{link.name}")
     beside.unlink(missing_ok=True)
     try:
@@ -96,7 +110,7 @@ def point(link: Path, target: str) -> None:
     except OSError as error:
         if getattr(error, "winerror", None) == 1314:  # ERROR_PRIVILEGE_NOT_HELD
             raise UserError(
-                "Windows lets you make no symbolic links: turn on Developer Mode in its settings, or work in WSL."
+                "Windows does not let you make symbolic links: turn on Developer Mode in its settings, or work in WSL."
             ) from error
         raise
     os.replace(beside, link)
@@ -104,6 +118,6 @@ def point(link: Path, target: str) -> None:
 
 
 def sync() -> None:
-    """Bring all that was written and renamed to the disk: one call, however many files."""
+    """Bring all that was written and renamed to disk: one call, however many files."""
     if hasattr(os, "sync"):  # Windows has none
         os.sync()

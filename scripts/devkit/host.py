@@ -4,7 +4,6 @@ import errno
 import os
 import platform
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
@@ -18,14 +17,14 @@ OperatingSystem = Literal["macOS", "Windows", "Linux"]
 
 @dataclass(frozen=True)
 class Interface:
-    """A network card, real or virtual, and one of its addresses."""
+    """A network interface, real or virtual, and one of its addresses."""
 
     name: str
     address: IPv4Interface
 
     @property
     def network(self) -> IPv4Network:
-        """The network that the card stands in."""
+        """The network that it is in."""
         return self.address.network
 
 
@@ -50,28 +49,11 @@ def interfaces() -> tuple[Interface, ...]:
     return tuple(interface for interface in found if not interface.address.is_loopback)
 
 
-def collision(
-    routes: Iterable[IPv4Network], own: Iterable[Interface], known: Iterable[IPv4Network]
-) -> tuple[IPv4Network, Interface] | None:
-    """The first route that overlaps a network which this computer stands in.
-
-    `known` are networks that may, and what is inside of them: the engine's, which this computer has when it is the
-    engine's own host, and a cluster's, when it is a node.
-    """
-    harmless = tuple(known)
-    for interface in own:
-        for route in routes:
-            is_known = any(interface.network.subnet_of(network) for network in harmless)
-            if route.overlaps(interface.network) and not is_known:
-                return route, interface
-    return None
-
-
 def resolve(name: str) -> frozenset[str]:
     """The IPv4 addresses of a host, as this computer sees them; none when the name is unknown."""
     try:
         return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET))
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter for what can be no name
         return frozenset()
 
 
@@ -85,8 +67,8 @@ def is_loopback(name: str) -> bool:
     return any(IPv4Address(address).is_loopback for address in resolve(name))
 
 
-def answers(name: str, port: int) -> bool:
-    """Whether something takes TCP connections there."""
+def accepts_tcp(name: str, port: int) -> bool:
+    """Whether something accepts TCP connections there."""
     try:
         socket.create_connection((name, port), timeout=ANSWER_SECONDS).close()
     except OSError:
@@ -94,7 +76,7 @@ def answers(name: str, port: int) -> bool:
     return True
 
 
-def port_fault(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"]) -> str | None:
+def port_problem(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"]) -> str | None:
     """Why this computer cannot listen there, or None if it can."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as probe:
@@ -109,6 +91,6 @@ def port_fault(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"])
             if error.errno == errno.EADDRNOTAVAIL:
                 return "this computer does not have that address"
             if error.errno == errno.EACCES:
-                return None  # a low port, or one that Windows reserves: the engine says better whether it may
+                return None  # a low port, or one that Windows reserves: only the engine can tell whether it may have it
             raise
     return None

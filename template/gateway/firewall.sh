@@ -2,10 +2,10 @@
 # Keeps the engine's packet filter open for the VPN server, and only for it. Runs in the engine's host network.
 #
 # An engine drops what comes from another bridge: for each container before routing, and for each network. So:
-#   what the server sends    passes both where it goes to the chosen routes. What counts is the address that was asked
-#                            for, not the one that kube-proxy has put in its place
-#   what is sent to it       is an answer, or comes in at its port
-#   all else                 is dropped, whoever may have been attached to its bridge, on the machine and behind it
+#   what the server sends    passes both if it goes to the chosen routes. What counts is the original destination, not
+#                            the one that kube-proxy has put in its place
+#   what is sent to it       passes if it is a reply, or comes in at its port
+#   all else                 is dropped, whoever is attached to its bridge, whether for the machine or beyond it
 #
 # usage: firewall.sh          keep the rules; when stopped, take them away, unless the server is still there
 #        firewall.sh check    succeed if they were all there a moment ago
@@ -17,14 +17,14 @@ set -eu
 bridge=d4m
 port=1194
 seconds=5
-intact=/run/intact # its time is when the rules were last seen to be all there
+intact=/run/intact # its modification time is when the rules were last seen complete
 
 # ------------------------------------------------------------------------------------------- which packet filter
 
-# Rules placed through another than the one that the engine's own are in have no effect.
+# Rules placed through another packet filter than the engine's own have no effect.
 choose_backend() {
     if nft list chain ip docker-bridges filter-FORWARD > /dev/null 2>&1; then
-        backend=nftables forward="" # Engine 29, where it is told to
+        backend=nftables forward="" # Engine 29, where it is configured so
         return
     fi
     for backend in nft legacy; do
@@ -38,7 +38,7 @@ choose_backend() {
     for backend in nft legacy; do
         if iptables -t nat -S > /dev/null 2>&1; then return; fi
     done
-    echo "this container may set no packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
+    echo "this container cannot set a packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
     exit 1
 }
 
@@ -46,7 +46,7 @@ iptables() { "iptables-$backend" --wait "$@"; }
 
 # ------------------------------------------------------------------------------------------------- which server
 
-# A line for each server on this machine: the device that it is behind and, where that is not its alone, its address.
+# A line for each server on this machine: the device that it is behind and, where others share that, its address.
 find_servers() {
     if [ -z "${SERVER_NAME:-}" ]; then
         echo "$bridge"
@@ -58,7 +58,7 @@ find_servers() {
     done
 }
 
-each_server() { # COMMAND, which is given both
+each_server() { # COMMAND, which gets both
     echo "$servers" | while read -r device address; do
         [ -z "$device" ] || "$1" "$device" "$address"
     done
@@ -85,7 +85,7 @@ iptables_forward() {
     echo "-A D4M -o $1 ${2:+-d $2} -j D4M-TO"
 }
 
-iptables_input() { echo "-A D4M-INPUT -i $1 ${2:+-s $2} -j D4M-FROM"; } # then what the machine's own firewall says
+iptables_input() { echo "-A D4M-INPUT -i $1 ${2:+-s $2} -j D4M-FROM"; } # the rest is up to the machine's own firewall
 
 # An internal network has no way back to anything but its own gateway. For its own bridges the engine does the same.
 iptables_nat() { echo "-A D4M -s $2 ! -o $1 -j MASQUERADE"; }
@@ -104,7 +104,7 @@ iptables_rules() {
     for route in $ROUTES; do echo "-A D4M-FROM -m conntrack --ctorigdst $route -j RETURN"; done
     echo "-A D4M-FROM -j DROP"
     echo "-A D4M-TO -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-    echo "-A D4M-TO -p $VPN_PROTOCOL --dport $port -j RETURN" # to what the engine says of its published port
+    echo "-A D4M-TO -p $VPN_PROTOCOL --dport $port -j RETURN" # to the engine's own rules for its published port
     echo "-A D4M-TO -j DROP"
     echo COMMIT
     if chains | grep -q nat; then
@@ -147,7 +147,7 @@ iptables_remains() { for table in raw filter nat; do iptables -t "$table" -S 2> 
 # --------------------------------------------------------------------------------------- the rules, with nftables
 
 # No rule of ours can overrule the engine's drop before routing, which knows each container by its address. So what the
-# server sends has another address while that looks.
+# server sends has another destination address while that rule looks at it.
 nftables_disguise() { echo "iifname $1 ${2:+ip saddr $2} ${mac:+ether saddr $mac} ip daddr set ip daddr ^ 128.0.0.0"; }
 nftables_forward() {
     echo "iifname $1 ${2:+ip saddr $2} jump from"
@@ -224,7 +224,7 @@ nftables_remains() { nft list table ip d4m 2> /dev/null || nftables_accepted; }
 
 with_backend() { case "$backend" in nftables) "nftables_$1" ;; *) "iptables_$1" ;; esac; }
 
-# Before it had a network of its own, the server's device stood in this one, and rules named it.
+# Before the server had a network of its own, its device was in this one, and rules named it.
 remove_former() {
     [ "$backend" != nftables ] || return 0
     for chain in "raw PREROUTING" "filter $forward" "filter INPUT" "nat POSTROUTING"; do

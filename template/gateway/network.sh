@@ -2,8 +2,8 @@
 # Prepares the network namespace that the VPN server runs in, a container's or a pod's own: first the packet filter, then
 # the device d4m0. Then it becomes COMMAND, which can change neither: the server holds no NET_ADMIN.
 #
-# What clients send goes to the chosen routes and nowhere else, whatever the engine's packet filter says; and nobody
-# opens a connection to them, or to the server but at its port.
+# What clients send goes to the chosen routes and nowhere else, whatever the engine's packet filter says; and nobody can
+# open a connection to a client, or to the server except at its port.
 #
 # usage: network.sh [COMMAND...]
 # environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
@@ -11,19 +11,19 @@
 set -eu
 device=d4m0
 port=1194 # in here; the published one is Docker's, or the Service's
-server=/etc/openvpn/server/server.conf
+server=/etc/vpn/server/server.conf
 
 choose_backend() {
     for backend in nft legacy; do
         if iptables -t nat -S > /dev/null 2>&1; then return; fi
     done
-    echo "this container may set no packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
+    echo "this container cannot set a packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
     exit 1
 }
 
 iptables() { "iptables-$backend" --wait "$@"; }
 
-# Flushed and filled in one transaction, so that to come here again changes nothing.
+# Flushed and filled in one transaction, so that running this again changes nothing.
 close_all_but_routes() {
     {
         echo '*filter'
@@ -41,7 +41,7 @@ close_all_but_routes() {
         done
         echo COMMIT
     } | "iptables-$backend-restore" --wait --noflush
-    # Containers see the clients as this one. (Docker's own rules in this table stay.)
+    # Containers see clients under this container's address. (Docker's own rules in this table stay.)
     set -- POSTROUTING -s "$VPN_SUBNET" ! -o "$device" -j MASQUERADE
     iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
 }
@@ -66,9 +66,9 @@ unforwarding() {
     done
 }
 
-# As `sysctl net.ipv4.conf.DEVICE.forwarding=1`, but /proc/sys is read-only in a container. Netlink takes NET_ADMIN alone:
-# RTM_SETLINK (19) for the device, with IFLA_AF_SPEC (26), AF_INET (2), IFLA_INET_CONF (1) and forwarding (1) = 1 in each
-# other (rtnetlink(7); linux/if_link.h); 16, 3, 0: AF_NETLINK, SOCK_RAW, NETLINK_ROUTE.
+# As `sysctl net.ipv4.conf.DEVICE.forwarding=1`, but /proc/sys is read-only in a container, and netlink needs NET_ADMIN
+# alone: RTM_SETLINK (19) for the device, with IFLA_AF_SPEC (26), AF_INET (2), IFLA_INET_CONF (1) and forwarding (1) =
+# 1, each inside the one before (rtnetlink(7); linux/if_link.h); 16, 3, 0: AF_NETLINK, SOCK_RAW, NETLINK_ROUTE.
 forward() {
     perl -e '
         my $message = pack("L S S L L  C x S l L L", 52, 19, 1, 0, 0,  0, 0, $ARGV[0], 0, 0);
@@ -89,7 +89,7 @@ close_all_but_routes
 make_device
 for index in $(unforwarding); do forward "$index"; done
 if [ -n "$(unforwarding)" ]; then
-    echo "this container's network does not forward IPv4, and the kernel lets it not be switched on." >&2
+    echo "this container's network does not forward IPv4, and the kernel does not let it be switched on." >&2
     exit 1
 fi
 [ $# = 0 ] || exec setpriv --inh-caps=-all --bounding-set=-net_admin,-net_raw,-setpcap -- "$@"

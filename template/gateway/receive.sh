@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a folder hold what the tar archive at its standard input holds, and nothing else: for an engine that does not see
-# the project's own folder. Each file is replaced whole, while the server may be reading.
+# Makes a folder hold what the tar archive on standard input holds, and nothing else: for an engine that does not see
+# the project's own folder. Each file is replaced as a whole, because the server may be reading it.
 # usage: receive.sh FOLDER < ARCHIVE
 set -eu
 new=.new

@@ -123,10 +123,10 @@ def untuned(configuration: str) -> str:
 @contextmanager
 def server(bench: Bench, configuration: Path, address: str, port: int) -> Iterator[None]:
     """An OpenVPN server in the engine's host network, and the packet filter open for its device."""
-    mounts = {configuration: "/etc/openvpn/server", (bench.project / "local/configs").resolve(): "/etc/openvpn/configs"}
+    mounts = {configuration: "/etc/vpn/server", (bench.project / "local/configs").resolve(): "/etc/vpn/configs"}
     options = ["--network=host", "--cap-add=NET_ADMIN", "--device=/dev/net/tun", "--tmpfs=/run"]
     options += [f"--volume={folder}:{target}:ro" for folder, target in mounts.items()]
-    command = ["openvpn", "--cd", "/etc/openvpn/configs", "--config", "/etc/openvpn/server/server.conf"]
+    command = ["openvpn", "--cd", "/etc/vpn/configs", "--config", "/etc/vpn/server/server.conf"]
     command += ["--dev", "d4m0", "--local", address, "--port", str(port)]
     command += ["--status", "/run/status", "1", "--management", "/run/management", "unix"]
     masquerade = f"nat POSTROUTING -s {VPN_SUBNET} -j MASQUERADE"

@@ -239,13 +239,13 @@ class RemoteEngine(Engine):
 
 def _make_tls_keys(folder: Path) -> None:
     """Make the keys of Docker's own TLS: an authority's certificate, and a pair for server and client."""
-    from devkit import pki  # noqa: PLC0415 -- the demo needs none of this, and does not find it
+    from devkit.keys import x509  # noqa: PLC0415 -- the demo needs none of this, and does not find it
 
     now = datetime.now(UTC)
-    authority = pki.new_authority("lab", "ecdsa-p256", 1, now)
+    authority = x509.new_ca("lab", "ecdsa-p256", 1, now)
     pairs = {
-        "server": pki.issue_server(authority, ENGINE_HOST, "ecdsa-p256", 1, now),
-        "client": pki.issue_client(authority, "team", "ecdsa-p256", 1, now),
+        "server": x509.issue(authority, x509.SERVER, [ENGINE_HOST], "ecdsa-p256", 1, now),
+        "client": x509.issue(authority, x509.CLIENT, ["team"], "ecdsa-p256", 1, now),
     }
     folder.mkdir()
     (folder / "ca.pem").write_bytes(authority.certificate_pem)

@@ -1,1 +1,1 @@
-"""One module a command; each has `main(arguments)`, which returns the exit code."""
+"""One module per command; each has `main(arguments)`, which returns the exit code."""

@@ -1,45 +1,39 @@
 """The VPN's clients: add, list, revoke, and show a profile again."""
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from devkit import commandline
 from devkit.answers import Answers, read_answers
-from devkit.errors import UserError
+from devkit.errors import UnreachableError, UserError
 from devkit.facts import Session
-from devkit.material import (
-    add_clients,
-    delivered_mark,
-    faults,
-    find_client,
-    fingerprint,
-    profile_path,
-    read_generation,
-    read_profile,
-    revoke_client,
-)
-from devkit.report import client_table, end_warnings, ends_of
-
-if TYPE_CHECKING:
-    from devkit.stack import Stack
+from devkit.layout import Layout
+from devkit.material.changes import add_clients, revoke_client
+from devkit.material.expiry import expiries, expiry_warnings
+from devkit.material.state import find_client, problems, profiles, read_generation, read_profile
+from devkit.report import document
+from devkit.report.certificates import client_table
+from devkit.sites.choice import choose
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `client.py`."""
     parser = commandline.parser(__doc__ or "")
     commands = parser.add_subparsers(dest="command", required=True, metavar="add|list|show|revoke")
-    add = commands.add_parser("add", help="issue to new clients, and say where their profiles are")
+    add = commands.add_parser("add", help="issue certificates to new clients, and say where their profiles are")
     add.add_argument("names", nargs="+", metavar="NAME", help="1 to 48 of A-Z, a-z, 0-9, -, _ and .")
+    commandline.add_site_options(add)
     list_ = commands.add_parser("list", help="all clients: certificates, and who is connected")
-    commandline.add_cluster_options(list_)
+    list_.add_argument("--json", action="store_true", help="print the same facts as JSON")
+    commandline.add_site_options(list_)
     show = commands.add_parser("show", help="print a client's profile")
-    show.add_argument("name", metavar="NAME", help="as in the list")
+    show.add_argument("name", metavar="NAME", help="as `list` shows it")
     revoke = commands.add_parser("revoke", help="end a client's access, and its session, at once")
-    revoke.add_argument("name", metavar="NAME", help="as in the list")
+    revoke.add_argument("name", metavar="NAME", help="as `list` shows it")
+    commandline.add_site_options(revoke)
     bodies = {"add": _add, "list": _list, "revoke": _revoke, "show": _show}
     return commandline.run(parser, lambda options: bodies[options.command](options), arguments)
 
@@ -49,76 +43,74 @@ def _add(options: argparse.Namespace) -> None:
     answers = read_answers(project)
     add_clients(project, answers, options.names, _now())
     for name in options.names:
-        print(profile_path(project, name))
-    if delivered_mark(project).exists():
+        print(*profiles(project, name), sep="\n")
+    in_cluster = bool(options.kubernetes or options.context)
+    if in_cluster or Layout(project).delivered.exists():  # else the server sees the folder
+        site = choose(project, answers, in_cluster, options.context)
         try:
-            _stack(project, answers).deliver()
+            site.admit()
         except UserError as error:
-            raise UserError(f"the server has not heard of that yet: run `{answers.up}`. ({error})") from error
+            raise UserError(f"the server does not know the new clients yet: run `{site.up}`. ({error})") from error
 
 
 def _list(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     generation = read_generation(project)
-    commandline.warn(faults(project, answers))
-    errors = commandline.messages()
+    commandline.warn(problems(project, answers))
     sessions: list[Session] = []
-    for ask in _who_is_connected(project, answers, options):
+    unknown: list[str] = []
+    for kubernetes in _sites(answers, options):
         try:
-            sessions += ask()
+            sessions += choose(project, answers, kubernetes, options.context).sessions()
         except UserError as error:
-            errors.print(f"Who is connected is not known: {error}", style="dim", markup=False)
-    commandline.show(client_table(generation, sessions))
-    commandline.warn(end_warnings(ends_of(generation), _now()))
+            unknown.append(f"It is not known who is connected: {error}")
+    for sentence in unknown:
+        commandline.messages().print(sentence, style="dim", markup=False)
+    if options.json:
+        print(json.dumps(document.of_clients(generation, sessions, unknown), indent=2))
+    else:
+        commandline.show(client_table(generation, sessions))
+    commandline.warn(expiry_warnings(expiries(generation), _now()))
 
 
-def _who_is_connected(
-    project: Path, answers: Answers, options: argparse.Namespace
-) -> Iterator[Callable[[], Sequence[Session]]]:
-    """What asks each server there may be: the engine's, and the cluster's as far as there is word of one."""
-    named = options.kubernetes or options.context
-    if not named:
-        yield lambda: _stack(project, answers).sessions()
-    if named or answers.kubernetes != "none":
-        from devkit.cluster import ClusterTools  # noqa: PLC0415 -- `add` needs none of it, and starts sooner
-
-        yield lambda: ClusterTools(project, options.context).sessions()
+def _sites(answers: Answers, options: argparse.Namespace) -> Sequence[bool]:
+    """Where the server may run, as `choose` takes it: the engine and, if one was answered, a cluster."""
+    if options.kubernetes or options.context:
+        return (True,)
+    return (False,) if answers.kubernetes == "none" else (False, True)
 
 
 def _revoke(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
     name = revoke_client(project, answers, options.name, _now())
-    errors = commandline.messages()
-    errors.print(f"{name} is revoked.", markup=False)
-    stack = _stack(project, answers)
-    in_cluster = "`python scripts/up.py --kubernetes` refuses the client there, and ends the session"
-    if answers.kubernetes != "none":
-        errors.print(f"In the cluster, {in_cluster}.")
-    try:
-        running = stack.running_material()
-        if delivered_mark(project).exists():
-            stack.deliver()
-    except UserError as error:
-        if answers.kubernetes != "none":
-            return  # that is where the server is
+    said = commandline.messages()
+    said.print(f"{name} is revoked.", markup=False)
+    sites = _sites(answers, options)
+    delivered = Layout(project).delivered.exists()
+    if delivered:
+        sites = sorted({False, *sites})  # that engine has a copy, which must follow
+    running, problems_ = False, []
+    for kubernetes in sites:
+        try:
+            refusal = choose(project, answers, kubernetes, options.context).refuse(name)
+        except UserError as error:
+            problems_.append(error)
+        else:
+            said.print(refusal.said, markup=False)
+            running |= refusal.running
+    # An engine that does not answer need not be there for a server in a cluster.
+    if running and not delivered:
+        problems_ = [error for error in problems_ if not isinstance(error, UnreachableError)]
+    elsewhere = f"If the VPN is in a cluster, `./scripts/client.py revoke {name} --kubernetes` ends the session there."
+    if problems_:
         raise UserError(
-            f"{name} may still be connected, because {str(error).rstrip('.')}; then revoke again to end "
-            f"the session. If the VPN is in a cluster, {in_cluster}."
-        ) from error
-    if running is None:
-        if answers.kubernetes == "none":
-            errors.print("The stack is down, so there was no session to end here.")
-            errors.print(f"If the VPN is in a cluster, {in_cluster}.")
-    elif running != fingerprint(project):
-        # The server reads an older generation: only a start brings it to the one that the revocation is in.
-        for _line in stack.start(fingerprint(project)):
-            pass
-        errors.print("The server was started anew with the newest certificates, which ended every session once.")
-    else:
-        ended = stack.end_sessions(name)
-        errors.print(f"{ended} live session{'' if ended == 1 else 's'} ended.")
+            f"{name} may still be connected, because {str(problems_[0]).rstrip('.')}; then revoke again to end the "
+            f"session.{'' if True in sites else f' {elsewhere}'}"
+        ) from problems_[0]
+    if True not in sites:
+        said.print(elsewhere, style="dim", markup=False)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -127,14 +119,8 @@ def _show(options: argparse.Namespace) -> None:
     generation = read_generation(project)
     client = find_client(generation, options.name)
     if client not in generation.live_clients:
-        raise UserError(f"{client.name} is revoked: `python scripts/client.py add {client.name}` issues it anew.")
+        raise UserError(f"{client.name} is revoked: `./scripts/client.py add {client.name}` issues it anew.")
     sys.stdout.write(read_profile(project, answers, client.name))
-
-
-def _stack(project: Path, answers: Answers) -> "Stack":
-    from devkit.stack import Stack  # noqa: PLC0415 -- Docker's library takes half of the start; `add` needs none
-
-    return Stack(project, answers)
 
 
 def _now() -> datetime:

@@ -8,41 +8,46 @@ from pathlib import Path
 
 from devkit import commandline, host
 from devkit.answers import Answers, read_answers
-from devkit.commands import kubernetes
-from devkit.errors import UserError
-from devkit.material import faults, fingerprint, local_folder, read_generation
-from devkit.report import as_document, as_text, make_report
-from devkit.stack import Stack
+from devkit.facts import EngineFacts
+from devkit.material.state import first_profiles, problems, read_generation
+from devkit.report import cluster, document, engine
+from devkit.report.access import make_access
+from devkit.sites.site import Site
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `status.py`."""
     parser = commandline.parser(__doc__ or "")
     parser.add_argument("--json", action="store_true", help="print the report's facts as JSON")
-    kubernetes.add_options(parser)
-    return commandline.run(parser, kubernetes.or_else(parser, kubernetes.status, _status), arguments)
+    commandline.add_site_options(parser)
+    return commandline.run(parser, _status, arguments)
 
 
 def _status(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    commandline.warn(faults(project, answers))
-    stack = Stack(project, answers)
-    running = stack.running_material()
-    if running is None:
-        raise UserError(f"the VPN is down: bring it up with `{answers.up}`.")
-    show_report(project, answers, stack, as_json=options.json)
-    if running != fingerprint(project):
-        commandline.warn_of_older("python scripts/up.py")
+    commandline.warn(problems(project, answers))
+    site = commandline.site(project, answers, options)
+    fingerprint = site.fingerprint()
+    show_report(project, answers, site, as_json=options.json)
+    if site.loaded() not in (None, fingerprint):
+        commandline.warn([f"what runs is older than what is in this folder: run `{site.up}` to load it."])
 
 
-def show_report(project: Path, answers: Answers, stack: Stack, as_json: bool) -> None:
-    """Ask the engine what there is, and print the report."""
-    others = [container for container in stack.containers() if not stack.is_ours(container)]
-    report = make_report(
-        answers, stack.engine(), local_folder(project), read_generation(project), others, datetime.now(UTC)
-    )
-    if as_json:
-        print(json.dumps(as_document(report), indent=2))
+def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> None:
+    """Ask the site what there is, and print the report."""
+    found = site.facts()
+    now = datetime.now(UTC)
+    access = make_access(answers, first_profiles(project, answers), read_generation(project), now)
+    system, folder = host.operating_system(), Path.cwd()
+    facts: document.Document
+    if isinstance(found, EngineFacts):
+        on_engine = engine.make_report(access, found)
+        facts, text = document.of_engine(on_engine), engine.as_text(on_engine, system, folder)
     else:
-        commandline.show(as_text(report, host.operating_system(), Path.cwd()))
+        in_cluster = cluster.make_report(access, found)
+        facts, text = document.of_cluster(in_cluster), cluster.as_text(in_cluster, system, folder)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        commandline.show(text)

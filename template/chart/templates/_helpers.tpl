@@ -39,7 +39,7 @@ readOnlyRootFilesystem: true
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* What every pod of the chart has. Nothing in it speaks to the API. */}}
+{{/* What every pod of the chart has. Nothing in it talks to the API. */}}
 {{- define "pod" -}}
 serviceAccountName: {{ .Release.Name }}
 automountServiceAccountToken: false
@@ -53,7 +53,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* What another value means for the pods: changed, they start anew. crl.pem and the clients are read while it runs. */}}
+{{/* When this changes, the pods restart. crl.pem and the clients are not in it: they are read while it runs. */}}
 {{- define "checksum" -}}
 {{- $material := omit (.Values.material | default dict) "crl.pem" }}
 {{- if .Values.existingSecret }}
@@ -66,7 +66,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{/* Fails with one sentence that names the bad value's key. */}}
 {{- define "validate" -}}
 {{- if hasKey .Values "hostNetwork" }}
-{{- fail "hostNetwork is no value any more: take it out, and set dockerNetworks to true if clients are to reach the node's Docker networks." }}
+{{- fail "hostNetwork is not a value any more: remove it, and set dockerNetworks to true if clients are to reach the node's Docker networks." }}
 {{- end }}
 {{- range $key, $cidrs := dict "vpn.subnet" (list .Values.vpn.subnet) "vpn.routes" .Values.vpn.routes
     "service.loadBalancerSourceRanges" .Values.service.loadBalancerSourceRanges }}
@@ -87,6 +87,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- range .Values.vpn.routes }}
 {{- if hasSuffix "/0" . }}
 {{- fail (printf "vpn.routes: %q would send all traffic through the VPN: name the networks that you want." .) }}
+{{- end }}
+{{- $size := max 256 (include "sizeOf" . | atoi) }}
+{{- if eq (div (include "numberOf" . | atoi) $size) (div (include "numberOf" $.Values.vpn.subnet | atoi) $size) }}
+{{- fail (printf "vpn.routes: %q overlaps the VPN's own subnet %s." . $.Values.vpn.subnet) }}
 {{- end }}
 {{- end }}
 {{- if .Values.serverConf }}
@@ -112,19 +116,28 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* The first address of a network, as a number, and how many it has. */}}
+{{- define "numberOf" -}}
+{{- $number := 0 }}
+{{- range $byte := splitList "." (first (splitList "/" .)) }}{{ $number = add (mul $number 256) (atoi $byte) }}{{ end }}
+{{- $number }}
+{{- end }}
+{{- define "sizeOf" -}}
+{{- $size := 1 }}
+{{- range until (int (sub 32 (atoi (last (splitList "/" .))))) }}{{ $size = mul $size 2 }}{{ end }}
+{{- $size }}
+{{- end }}
+
 {{- define "validateCidr" -}}
 {{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" }}
 {{- if not (regexMatch (printf "^(%s[.]){3}%s/(3[0-2]|[12]?[0-9])$" $byte $byte) .cidr) }}
 {{- fail (printf "%s: %q is not an IPv4 network, such as 10.96.0.0/12." .key .cidr) }}
 {{- end }}
-{{- $parts := splitList "/" .cidr }}
-{{- $number := 0 }}
-{{- range $byte := splitList "." (first $parts) }}{{ $number = add (mul $number 256) (atoi $byte) }}{{ end }}
-{{- $size := 1 }}
-{{- range until (int (sub 32 (atoi (last $parts)))) }}{{ $size = mul $size 2 }}{{ end }}
+{{- $number := include "numberOf" .cidr | atoi }}
+{{- $size := include "sizeOf" .cidr | atoi }}
 {{- if mod $number $size }}
 {{- $network := sub $number (mod $number $size) }}
 {{- $dotted := printf "%d.%d.%d.%d" (div $network 16777216) (mod (div $network 65536) 256) (mod (div $network 256) 256) (mod $network 256) }}
-{{- fail (printf "%s: %q has host bits set: the network is %s/%s." .key .cidr $dotted (last $parts)) }}
+{{- fail (printf "%s: %q has host bits set: the network is %s/%s." .key .cidr $dotted (last (splitList "/" .cidr))) }}
 {{- end }}
 {{- end }}

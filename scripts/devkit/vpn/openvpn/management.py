@@ -16,7 +16,7 @@ from devkit.facts import Session
 
 
 def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
-    """The connected clients. Raises UserError when the server cannot be asked."""
+    """The connected clients. Raises UserError when the server does not answer."""
     rows = [line.split("\t") for line in _ask(inside, "status 3") if line.startswith("CLIENT_LIST\t")]
     return tuple(
         Session(
@@ -54,8 +54,8 @@ def _ask(inside: Sequence[str], command: str) -> list[str]:
                 answer.append(line.rstrip())
                 if line.startswith(("END", "SUCCESS:", "ERROR:")):
                     break
-            ask.close()  # an earlier end would cut the answer short
+            ask.close()  # closing it earlier would cut the answer short
         complaints.seek(0)
         if not answer:
-            raise UserError(f"the server cannot be asked ({most_telling(complaints.read())}).")
+            raise UserError(f"the server does not answer ({most_telling(complaints.read())}): try again in a moment.")
     return answer

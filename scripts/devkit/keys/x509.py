@@ -1,4 +1,4 @@
-"""The project's own public key infrastructure: a certificate authority, leaves, and revocation lists.
+"""A public key infrastructure: CAs (certificate authorities), leaves by role, and CRLs (revocation lists).
 
 Pure: nothing here touches a file. Certificates follow RFC 5280; times are UTC, serial numbers have 128 bits.
 """
@@ -46,7 +46,7 @@ class Credential:
         return self.certificate.serial_number
 
     @property
-    def end(self) -> datetime:
+    def expiry(self) -> datetime:
         """When the certificate stops being valid (UTC)."""
         return self.certificate.not_valid_after_utc
 
@@ -64,7 +64,7 @@ class Credential:
 def load_certificate(
     pem: bytes, issuers: Sequence[x509.Certificate] = (), revoked: Collection[int] = ()
 ) -> x509.Certificate:
-    """Read back `Credential.certificate_pem`; without issuers the certificate must be its own.
+    """Read back `Credential.certificate_pem`; without issuers the certificate must be self-signed.
 
     Raises ValueError when it is damaged, or signed by somebody else and not among the revoked serial numbers.
     """
@@ -74,7 +74,7 @@ def load_certificate(
             return certificate
         by_name = [issuer for issuer in issuers or [certificate] if issuer.subject == certificate.issuer]
         if not by_name:
-            raise ValueError("it was issued by another authority")
+            raise ValueError("another CA issued it")
         certificate.verify_directly_issued_by(by_name[0])
         return certificate
 
@@ -91,13 +91,13 @@ def load_credential(certificate: x509.Certificate, key_pem: bytes) -> Credential
         return Credential(certificate, key)
 
 
-def load_revocation_list(pem: bytes, authority: x509.Certificate) -> x509.CertificateRevocationList:
-    """Read back what `revocation_list` gave. Raises ValueError when it is damaged, or signed by somebody else."""
+def load_crl(pem: bytes, ca: x509.Certificate) -> x509.CertificateRevocationList:
+    """Read back what `new_crl` made. Raises ValueError when it is damaged, or signed by somebody else."""
     with _damage_as_value_error():
-        revoked = x509.load_pem_x509_crl(pem)
-        if not revoked.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # an authority's key signs
+        crl = x509.load_pem_x509_crl(pem)
+        if not crl.is_signature_valid(ca.public_key()):  # type: ignore[arg-type]  # a CA's key signs
             raise ValueError("its signature is wrong")
-        return revoked
+        return crl
 
 
 @contextmanager
@@ -114,93 +114,88 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(name.value)
 
 
-def new_authority(project_name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
-    """Make a self-signed authority that may sign leaves and revocation lists, and no further authority.
+@dataclass(frozen=True)
+class Role:
+    """What a leaf may be used for, and nothing else (RFC 5280, 4.2.1.3 and 4.2.1.12)."""
 
-    Its subject is unique: two authorities with one subject in a bundle make OpenVPN 2.6 exit.
+    purpose: x509.ObjectIdentifier
+    agrees_on_keys: bool = False
+    names_hosts: bool = False  # its names are DNS names of hosts, so they are in its subjectAltName, too
+
+
+SERVER = Role(ExtendedKeyUsageOID.SERVER_AUTH, agrees_on_keys=True, names_hosts=True)
+CLIENT = Role(ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def new_ca(
+    name: str, key_type: KeyType, days: int, now: datetime, constraints: Sequence[x509.ExtensionType] = ()
+) -> Credential:
+    """Make a self-signed CA that may sign leaves and CRLs, and no further CA.
+
+    Its subject is unique: two CAs with the same subject in a bundle make a server exit. `constraints` are further
+    critical extensions, such as NameConstraints.
     """
     key = _new_key(key_type)
     serial_number = _new_serial_number()
-    name = _common_name(f"{project_name} CA {serial_number:032x}"[:64])
-    builder = _builder(name, key, serial_number, now, now + timedelta(days=days)).issuer_name(name)
-    certificate = (
-        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    subject = _subject(f"{name} CA {serial_number:032x}"[:64])
+    builder = (
+        _builder(subject, key, serial_number, now, now + timedelta(days=days))
+        .issuer_name(subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .sign(key, _digest(key))
     )
-    return Credential(certificate, key)
+    for constraint in constraints:
+        builder = builder.add_extension(constraint, critical=True)
+    return Credential(builder.sign(key, _digest(key)), key)
 
 
-def issue_server(authority: Credential, name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
-    """Issue a certificate that can only be a TLS server's."""
+def issue(ca: Credential, role: Role, names: Sequence[str], key_type: KeyType, days: int, now: datetime) -> Credential:
+    """Issue a leaf; its common name is the first of the names."""
+    key = _new_key(key_type)
+    expiry = min(now + timedelta(days=days), ca.expiry)  # a leaf never outlives its CA
     # RFC 5480 lets an elliptic curve key agree on keys; RFC 8410 forbids it to Ed25519, and RSA has no such use.
-    usage = _key_usage(digital_signature=True, key_agreement=key_type == "ecdsa-p256")
-    alternative_name = x509.SubjectAlternativeName([x509.DNSName(name)])
-    return _issue(authority, name, key_type, days, now, usage, ExtendedKeyUsageOID.SERVER_AUTH, alternative_name)
-
-
-def issue_client(authority: Credential, name: str, key_type: KeyType, days: int, now: datetime) -> Credential:
-    """Issue a certificate that can only be a TLS client's."""
-    usage = _key_usage(digital_signature=True)
-    return _issue(authority, name, key_type, days, now, usage, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    usage = _key_usage(digital_signature=True, key_agreement=role.agrees_on_keys and key_type == "ecdsa-p256")
+    builder = (
+        _builder(_subject(names[0]), key, _new_serial_number(), now, expiry)
+        .issuer_name(ca.certificate.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([role.purpose]), critical=False)
+        .add_extension(_authority_key_identifier(ca.certificate), critical=False)
+    )
+    if role.names_hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
+    return Credential(builder.sign(ca.key, _digest(ca.key)), key)
 
 
 def revocation(serial_number: int, now: datetime) -> x509.RevokedCertificate:
-    """Make an entry for a revocation list."""
+    """Make an entry for a CRL."""
     return x509.RevokedCertificateBuilder().serial_number(serial_number).revocation_date(now).build()
 
 
-def list_number(revoked: x509.CertificateRevocationList) -> int:
-    """The number of a revocation list: of two lists the one with the higher is newer."""
-    return revoked.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+def crl_number(crl: x509.CertificateRevocationList) -> int:
+    """A CRL's number: of two CRLs of one CA, the one with the higher number is newer."""
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
-def revocation_list(
-    authority: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime, last_number: int
-) -> bytes:
-    """Make the authority's revocation list, as PEM.
+def new_crl(ca: Credential, revoked: Iterable[x509.RevokedCertificate], now: datetime, last_number: int) -> bytes:
+    """Make a CA's CRL, as PEM.
 
     Its number is the time in microseconds, or the one after the last if the clock has not moved on since.
-    It ends with its authority: OpenVPN rejects every client once a list has lapsed. One that is made later, of an
-    authority that has ended, is dated back to that end.
+    It expires with its CA: a server rejects every client once the CRL has expired. A CRL that is made after its CA has
+    expired is dated back to that expiry.
     """
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(authority.certificate.subject)
-        .last_update(min(now, authority.end) - CLOCK_SKEW)
-        .next_update(authority.end)
-        .add_extension(_authority_key_identifier(authority.certificate), critical=False)
+        .issuer_name(ca.certificate.subject)
+        .last_update(min(now, ca.expiry) - CLOCK_SKEW)
+        .next_update(ca.expiry)
+        .add_extension(_authority_key_identifier(ca.certificate), critical=False)
         .add_extension(x509.CRLNumber(max(int(now.timestamp() * 1_000_000), last_number + 1)), critical=False)
     )
     for certificate in revoked:
         builder = builder.add_revoked_certificate(certificate)
-    return builder.sign(authority.key, _digest(authority.key)).public_bytes(Encoding.PEM)
-
-
-def _issue(
-    authority: Credential,
-    name: str,
-    key_type: KeyType,
-    days: int,
-    now: datetime,
-    key_usage: x509.KeyUsage,
-    purpose: x509.ObjectIdentifier,
-    alternative_name: x509.SubjectAlternativeName | None,
-) -> Credential:
-    key = _new_key(key_type)
-    # A leaf never outlives its authority.
-    end = min(now + timedelta(days=days), authority.certificate.not_valid_after_utc)
-    builder = (
-        _builder(_common_name(name), key, _new_serial_number(), now, end)
-        .issuer_name(authority.certificate.subject)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        .add_extension(_authority_key_identifier(authority.certificate), critical=False)
-    )
-    if alternative_name is not None:
-        builder = builder.add_extension(alternative_name, critical=False)
-    return Credential(builder.sign(authority.key, _digest(authority.key)), key)
+    return builder.sign(ca.key, _digest(ca.key)).public_bytes(Encoding.PEM)
 
 
 def _new_key(key_type: KeyType) -> PrivateKey:
@@ -214,12 +209,12 @@ def _new_key(key_type: KeyType) -> PrivateKey:
 
 
 def _digest(key: PrivateKey) -> SHA256 | None:
-    """What a signature by this key is over: Ed25519 brings a digest of its own (RFC 8410)."""
+    """The digest that this key signs; none for Ed25519, which has one of its own (RFC 8410)."""
     return None if isinstance(key, Ed25519PrivateKey) else SHA256()
 
 
 def _builder(
-    subject: x509.Name, key: PrivateKey, serial_number: int, now: datetime, end: datetime
+    subject: x509.Name, key: PrivateKey, serial_number: int, now: datetime, expiry: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -227,7 +222,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(serial_number)
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(end)
+        .not_valid_after(expiry)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -237,7 +232,7 @@ def _new_serial_number() -> int:
     return secrets.randbits(128) | 1 << 128
 
 
-def _common_name(name: str) -> x509.Name:
+def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Proves that a VPN server answers: it must reply to the first packet of a stock client that has no certificate.
-# usage: answers.sh tcp|udp HOST PORT
+# usage: probe.sh tcp|udp HOST PORT
 set -eu
 protocol=$1 host=$2 port=$3
 seconds=10
 [ "$protocol" = udp ] || protocol=tcp-client
 
-cd /etc/openvpn/configs
+cd /etc/vpn/configs
 # A server replies to nobody without a key of this kind; this one is made for the occasion.
 openvpn --genkey tls-crypt-v2-client /run/client.key --tls-crypt-v2 tls-crypt-v2.key > /dev/null
 printf 'nobody\nnothing\n' > /run/login

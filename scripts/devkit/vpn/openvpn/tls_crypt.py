@@ -36,8 +36,8 @@ def parse_server_key(pem: bytes) -> bytes:
     return _pem(_SERVER_LABEL, key)
 
 
-def is_wrapped_by(client_key: bytes, server_key: bytes) -> bool:
-    """Whether a server with this key accepts the client's key, both as PEM.
+def accepts(server_key: bytes, client_key: bytes) -> bool:
+    """Whether a server with this key accepts a client's, both as PEM.
 
     Raises ValueError when the server's is damaged.
     """
@@ -76,7 +76,7 @@ def new_client_key(server_key: bytes, now: datetime) -> bytes:
 
 
 def _halves(server_key: bytes) -> tuple[bytes, bytes]:
-    """What a server's key encrypts with, and what it authenticates with."""
+    """The part of a server's key that encrypts, and the part that authenticates."""
     server = _unpem(_SERVER_LABEL, server_key)
     return server[:32], server[64:96]
 

@@ -14,6 +14,6 @@ network=$(ip -4 -oneline route show dev d4m0 proto kernel | cut --delimiter=' ' 
 mask=255.255.255.$((256 - (1 << (32 - ${network#*/}))))
 
 rm -f "$status" # an earlier one's
-cd /etc/openvpn/configs
-exec openvpn --config /etc/openvpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
+cd /etc/vpn/configs
+exec openvpn --config /etc/vpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
     --port 1194 --status "$status" 1 --management /run/management unix

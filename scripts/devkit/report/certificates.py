@@ -1,0 +1,76 @@
+"""What the user is told of certificates: all clients, and what a rotation did."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from devkit.answers import Answers
+from devkit.facts import Session
+from devkit.keys.model import Generation
+from devkit.keys.x509 import Credential
+from devkit.material.changes import Renewal
+from devkit.material.rotation import RotationKind
+from devkit.report.access import MOST_ROWS
+
+
+def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
+    """All clients: name, serial number, issued, expiry, and since when and from where they are connected."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Client", "Serial", "Issued", "Expires", "Connected", "From", "Address"):
+        table.add_column(heading, no_wrap=True)
+    live = {client.name for client in generation.live_clients}
+    for client in generation.clients:
+        own = [session for session in sessions if session.client == client.name]
+        since = [Text(f"{session.since:%Y-%m-%d %H:%M} UTC") for session in own]
+        table.add_row(
+            Text(client.name),
+            short_serial(client.credential),
+            f"{client.credential.certificate.not_valid_before_utc:%Y-%m-%d}",
+            f"{client.credential.expiry:%Y-%m-%d}",
+            Text("\n").join(since) if client.name in live else Text("revoked", style="yellow"),
+            "\n".join(session.real_address for session in own),
+            "\n".join(session.vpn_address for session in own),
+        )
+    return table
+
+
+def rotation_text(
+    renewals: Sequence[Renewal], answers: Answers, kind: RotationKind, revoke_now: bool
+) -> RenderableType:
+    """What a rotation did, and what is left for the user to do."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Certificate", "Old serial", "Old expiry", "New serial", "New expiry"):
+        table.add_column(heading, no_wrap=heading != "Certificate", overflow="fold")
+    for renewal in renewals[:MOST_ROWS]:
+        table.add_row(Text(renewal.name), *_serial_and_expiry(renewal.old), *_serial_and_expiry(renewal.new))
+    if renewals[MOST_ROWS:]:
+        table.add_row(f"and {len(renewals) - MOST_ROWS} more")
+    name = answers.client_name
+    expiries = [renewal.old.expiry for renewal in renewals if renewal.name == name]
+    until = f", and no longer than {min(expiries):%Y-%m-%d}" if expiries else ""
+    ca = renewals[0]
+    had_expired = kind == "all" and ca.old.expiry <= ca.new.certificate.not_valid_before_utc
+    if revoke_now or had_expired:
+        old_profiles = "Old profiles are refused from the server's next start on."
+    elif kind == "all":
+        old_profiles = f"Old profiles know only the old CA; they work until the next rotation{until}."
+    else:
+        old_profiles = f"Old profiles work until the next rotation{until}."
+    return Group(
+        table,
+        Text(old_profiles),
+        Text(f"Load the new certificates:     {answers.up}"),
+        Text(f"Import the new profile again:  local/{name}.ovpn (Tunnelblick: open local/{name}.tblk)"),
+        Text("Further clients' profiles:     local/clients/"),
+    )
+
+
+def short_serial(credential: Credential) -> str:
+    """The last 12 hexadecimal digits of a serial number: enough to tell a project's certificates apart."""
+    return f"{credential.serial_number:x}"[-12:]
+
+
+def _serial_and_expiry(credential: Credential) -> tuple[str, str]:
+    return short_serial(credential), f"{credential.expiry:%Y-%m-%d}"

@@ -1,0 +1,138 @@
+"""The connection report of a server in a cluster."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, collapse_addresses
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from devkit import checks, reachability
+from devkit.addresses import routed
+from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.facts import Cluster, ClusterEndpoint, ClusterFacts, Pod, Service
+from devkit.host import OperatingSystem
+from devkit.material.expiry import expiry_warnings
+from devkit.reachability import OUTSIDE, Reachability
+from devkit.report.access import MOST_ROWS, Access, access_table, how_to_add, ports_cell, verdict, warning_lines
+
+Kind = Literal["Service", "Pod"]
+
+
+@dataclass(frozen=True)
+class ReportedObject:
+    """A Service or a pod, and whether it is reached."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    address: str
+    ports: tuple[str, ...]
+    urls: tuple[str, ...]
+    reachability: Reachability
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """All facts of a report; `missed` are networks of the cluster that the routes do not reach."""
+
+    access: Access
+    cluster: Cluster
+    endpoint: ClusterEndpoint
+    objects: tuple[ReportedObject, ...]
+    missed: tuple[IPv4Network, ...]
+    warnings: tuple[str, ...]
+
+
+def make_report(access: Access, facts: ClusterFacts) -> ClusterReport:
+    """Put the facts together."""
+    answers, cluster = access.answers, facts.cluster
+    found = [
+        *(_reported("Service", service, answers) for service in facts.services),
+        *(_reported("Pod", pod, answers) for pod in facts.pods),
+    ]
+    # A network plugin may give pods addresses that the nodes know nothing of.
+    seen = [IPv4Network(one.address).supernet(new_prefix=24) for one in found if not one.reachability.reached]
+    networks = collapse_addresses([*cluster.pod_networks, *cluster.service_networks, *seen])
+    return ClusterReport(
+        access=access,
+        cluster=cluster,
+        endpoint=facts.endpoint,
+        # What the user made comes before what the cluster is made of.
+        objects=tuple(sorted(found, key=lambda one: one.namespace == "kube-system")),
+        missed=tuple(network for network in networks if not routed(network, answers.routes)),
+        warnings=(*expiry_warnings(access.expiries, access.now), *_endpoint_warnings(answers, facts)),
+    )
+
+
+def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> RenderableType:
+    """The report for a person who works on this system, in this folder."""
+    cluster, routes = report.cluster, report.access.answers.routes
+    nodes = f"{len(cluster.nodes)} node{'' if len(cluster.nodes) == 1 else 's'}" if cluster.nodes else "nodes unknown"
+    where = [
+        ("Cluster", f"Kubernetes {cluster.version}, {nodes} (context {cluster.context})"),
+        ("Service", _service_line(report.endpoint)),
+    ]
+    if report.endpoint.command:
+        where.append(("", f"keep this running:  {report.endpoint.command}"))
+    networks = [
+        ("Pods", _network_line(cluster.pod_networks, routes)),
+        ("Services", _network_line(cluster.service_networks, routes)),
+    ]
+    facts = access_table(report.access, where, system, folder, networks)
+    tail = [*how_to_add(routes, report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
+    return Group(facts, "", _table(report.objects), *tail)
+
+
+def _service_line(endpoint: ClusterEndpoint) -> str:
+    hosts = ", ".join(endpoint.hosts) or "no address yet"
+    return f"{endpoint.kind} at {hosts}, port {endpoint.port}"
+
+
+def _network_line(networks: Sequence[IPv4Network], routes: Sequence[IPv4Network]) -> Text:
+    if not networks:
+        return Text("unknown: this cluster does not say, or you may not ask", style="yellow")
+    line = Text()
+    for number, network in enumerate(networks):
+        reached = routed(network, routes)
+        line.append("  " if number else "").append(f"{network}: ")
+        line.append("reached" if reached else str(OUTSIDE.obstacle), style="green" if reached else "yellow")
+    return line
+
+
+def _table(objects: Sequence[ReportedObject]) -> RenderableType:
+    if not objects:
+        return Text("No Service and no pod is visible here: you may not list them in all namespaces, or none runs yet.")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("Kind", "Namespace", "Name", "Address", "Ports", "Reached"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Address", "Ports", "Reached"))
+    for one in objects[:MOST_ROWS]:
+        ports = ports_cell(one.urls, one.ports)
+        table.add_row(one.kind, Text(one.namespace), Text(one.name), one.address, ports, verdict(one.reachability))
+    more = len(objects) - MOST_ROWS
+    return Group(table, f"and {more} more: kubectl get services,pods --all-namespaces") if more > 0 else table
+
+
+def _reported(kind: Kind, found: Service | Pod, answers: Answers) -> ReportedObject:
+    reached = reachability.of_address(found.address, answers.routes)
+    urls = reachability.urls(str(found.address), found.ports) if reached.reached else ()
+    return ReportedObject(kind, found.namespace, found.name, str(found.address), found.ports, urls, reached)
+
+
+def _endpoint_warnings(answers: Answers, facts: ClusterFacts) -> Iterator[str]:
+    """A sentence when the profiles name an endpoint other than the Service's."""
+    endpoint, same_host = facts.endpoint, facts.profiles_lead_there
+    if not endpoint.hosts:
+        yield checks.service_address(answers, endpoint).sentence
+    elif not same_host or answers.vpn_port != endpoint.port:
+        host = answers.vpn_host if same_host else endpoint.hosts[0]
+        # Whether a UDP port is forwarded cannot be tested.
+        unless = "" if same_host or answers.vpn_protocol == "tcp" else "unless the one is forwarded to the other, "
+        yield (
+            f"the profiles connect to {answers.vpn_host}:{answers.vpn_port}, but the Service is at "
+            f"{host}:{endpoint.port}: {unless}change them with `{CHANGE_ANSWER} vpn_host={host} "
+            f"--data vpn_port={endpoint.port}`."
+        )

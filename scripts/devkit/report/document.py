@@ -1,0 +1,136 @@
+"""The facts for a program, as JSON: docs/json.md, docs/report.schema.json. Times are ISO 8601 in UTC.
+
+What is there stays; what is added needs no new version.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from devkit.facts import Session
+from devkit.keys.model import Client, Generation
+from devkit.report.access import Access
+from devkit.report.cluster import ClusterReport, ReportedObject
+from devkit.report.engine import EngineReport, Place, ReportedContainer
+
+Document = Mapping[str, object]
+VERSION = 1
+
+
+def of_engine(report: EngineReport) -> Document:
+    """What `up --json` and `status --json` print of an engine."""
+    engine, access = report.engine, _access(report.access)
+    return {
+        **access,
+        "endpoint": _endpoint(report.access) | {"listen": str(report.access.answers.vpn_listen)},
+        "engine": {"name": engine.name, "version": engine.version, "operating_system": engine.operating_system},
+        "containers": [_container(container) for container in report.containers],
+        "missed": [str(network) for network in report.missed],
+        "warnings": list(report.warnings),
+    }
+
+
+def of_cluster(report: ClusterReport) -> Document:
+    """What `up --json` and `status --json` print of a cluster."""
+    cluster, endpoint = report.cluster, report.endpoint
+    return {
+        **_access(report.access),
+        "cluster": {
+            "context": cluster.context,
+            "version": cluster.version,
+            "nodes": [node.name for node in cluster.nodes],
+            "pod_networks": [str(network) for network in cluster.pod_networks],
+            "service_networks": [str(network) for network in cluster.service_networks],
+        },
+        "service": {
+            "type": endpoint.kind,
+            "hosts": list(endpoint.hosts),
+            "port": endpoint.port,
+            "command": endpoint.command,
+        },
+        "reached": [_object(one) for one in report.objects],
+        "missed": [str(network) for network in report.missed],
+        "warnings": list(report.warnings),
+    }
+
+
+def of_clients(generation: Generation, sessions: Sequence[Session], unknown: Sequence[str]) -> Document:
+    """What `client list --json` prints; `unknown` says why sessions may be missing."""
+    live = generation.live_clients
+    return {
+        "version": VERSION,
+        "clients": [_client(client, client in live, sessions) for client in generation.clients],
+        "warnings": list(unknown),
+    }
+
+
+def _access(access: Access) -> dict[str, object]:
+    answers = access.answers
+    return {
+        "version": VERSION,
+        "project": answers.project_name,
+        "endpoint": _endpoint(access),
+        "profile": str(access.profiles[0]) if access.profiles else None,
+        "tunnelblick_bundle": str(access.profiles[0].with_suffix(".tblk")) if access.profiles else None,
+        "vpn_subnet": str(answers.vpn_subnet),
+        "routes": [str(route) for route in answers.routes],
+        "certificates": [
+            {"name": expiry.name if expiry.role == "client" else expiry.role, "ends": expiry.at.isoformat()}
+            for expiry in access.expiries
+        ],
+    }
+
+
+def _endpoint(access: Access) -> dict[str, object]:
+    answers = access.answers
+    return {"host": answers.vpn_host, "port": answers.vpn_port, "protocol": answers.vpn_protocol}
+
+
+def _container(container: ReportedContainer) -> Document:
+    return {
+        "name": container.name,
+        "image": container.image,
+        "addresses": [_place(place) for place in container.places],
+        "ports": list(container.ports),
+        "urls": list(container.urls),
+    }
+
+
+def _place(place: Place) -> Document:
+    return {
+        "network": place.network,
+        "address": place.address,
+        "reachable": place.reachability.reached,
+        "reason": place.reachability.obstacle,
+    }
+
+
+def _object(one: ReportedObject) -> Document:
+    return {
+        "kind": one.kind,
+        "namespace": one.namespace,
+        "name": one.name,
+        "address": one.address,
+        "ports": list(one.ports),
+        "urls": list(one.urls),
+        "reachable": one.reachability.reached,
+        "reason": one.reachability.obstacle,
+    }
+
+
+def _client(client: Client, live: bool, sessions: Sequence[Session]) -> Document:
+    certificate = client.credential.certificate
+    return {
+        "name": client.name,
+        "serial_number": f"{certificate.serial_number:x}",
+        "issued": certificate.not_valid_before_utc.isoformat(),
+        "ends": certificate.not_valid_after_utc.isoformat(),
+        "revoked": not live,
+        "sessions": [
+            {
+                "since": session.since.isoformat(),
+                "real_address": session.real_address,
+                "vpn_address": session.vpn_address,
+            }
+            for session in sessions
+            if session.client == client.name
+        ],
+    }

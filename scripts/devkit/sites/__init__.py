@@ -1,0 +1,1 @@
+"""Where the server runs: an engine, or a cluster."""

@@ -1,0 +1,30 @@
+"""The one place where a site is chosen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from devkit.answers import Answers
+from devkit.sites.site import Site
+
+
+def host_of_server(kubernetes: bool) -> str | None:
+    """Where the server is, as far as Docker's context says; of a cluster it says nothing."""
+    if kubernetes:
+        return None
+    from devkit.sites.docker import host_of_context  # noqa: PLC0415 -- Docker's library takes half of the start-up
+
+    return host_of_context()
+
+
+def choose(
+    project: Path, answers: Answers, kubernetes: bool, context: str | None = None, values: Sequence[Path] = ()
+) -> Site:
+    """The engine, or the cluster of kubectl's current context or of another. Raises UserError."""
+    # Docker's library takes half of the start-up, and not every command needs a site.
+    if kubernetes:
+        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- as above
+
+        return ClusterSite(project, answers, context, values)
+    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- as above
+
+    return EngineSite(project, answers)

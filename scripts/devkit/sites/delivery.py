@@ -1,0 +1,113 @@
+"""What the services read, copied to volumes of an engine that does not see the project's folder."""
+
+import io
+import os
+import secrets
+import tarfile
+from pathlib import Path
+
+from devkit.errors import UserError, most_telling
+from devkit.files import BESIDE, PRIVATE, READABLE, replace_all, write
+from devkit.layout import Layout
+from devkit.material.state import server_serial_numbers
+from devkit.material.store import locked
+from devkit.sites.docker import PROJECT_LABEL, Docker, explained
+from devkit.sites.image import Image
+
+VOLUME_LABEL = "com.docker.compose.volume"
+DELIVERED_LABEL = "d4m-devkit.delivered"
+LAST = ".last"  # gateway/receive.sh takes no archive without it
+
+
+class Delivery:
+    """The volumes of a project; they are there only where the engine does not see its folder."""
+
+    def __init__(self, project: Path, project_name: str, docker: Docker, image: Image) -> None:
+        self._project = project
+        self._paths = Layout(project)
+        self._project_name = project_name
+        self._docker = docker
+        self._image = image
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether an engine has a copy of its own, as far as this computer knows."""
+        return self._paths.delivered.exists()
+
+    def begin(self) -> bool:
+        """Find out by trying whether the engine sees the folder; return whether it needs a copy, and remember it."""
+        if self._sees_folder():
+            self._paths.delivered.unlink(missing_ok=True)
+            return False
+        replace_all([(self._paths.delivered, self._docker.identity().encode(), PRIVATE)])
+        os.environ |= {"D4M_SOURCE": "volume", "D4M_SERVER_SOURCE": "server", "D4M_CONFIGS_SOURCE": "configs"}
+        return True
+
+    @explained()
+    def deliver(self) -> None:
+        """Copy what the services read to the engine, as it is now. Raises UserError."""
+        if self._paths.delivered.read_text() != self._docker.identity():
+            raise UserError(
+                "Docker's context leads to an engine that is not the server's: choose the context of the server's."
+            )
+        volumes = self._docker.client.volume
+        folders = {"server": self._paths.server_conf.parent, "configs": self._paths.configs}
+        with locked(self._paths):  # or an older state might replace a newer one
+            for name, folder in folders.items():
+                volume = f"{self._project_name}_{name}"
+                if not volumes.exists(volume):
+                    serial = server_serial_numbers(self._project)[-1]
+                    labels = {PROJECT_LABEL: self._project_name, VOLUME_LABEL: name, DELIVERED_LABEL: serial}
+                    volumes.create(volume, labels=labels)
+                mount = f"--mount=type=volume,source={volume},target=/delivered"
+                received = self._image.run(mount, "receive.sh", "/delivered", given=archive(folder.resolve()))
+                if received.returncode != 0:
+                    raise UserError(f"the engine did not take {folder}: {most_telling(received.stderr.decode())}.")
+
+    @explained()
+    def volume_of_others(self) -> str | None:
+        """The name of a volume that is not ours and has the name of one of ours."""
+        for volume in (f"{self._project_name}_server", f"{self._project_name}_configs"):
+            if self._docker.client.volume.exists(volume):
+                labels = self._docker.client.volume.inspect(volume).labels or {}
+                if labels.get(DELIVERED_LABEL) not in server_serial_numbers(self._project):
+                    return volume
+        return None
+
+    @explained()
+    def remove(self) -> None:
+        """Remove what was delivered, under whatever project name."""
+        own = server_serial_numbers(self._project)
+        for volume in self._docker.client.volume.list(filters=[("label", DELIVERED_LABEL)]):
+            if (volume.labels or {}).get(DELIVERED_LABEL) in own:
+                self._docker.client.volume.remove(volume)
+
+    def forget(self) -> None:
+        """Remember that no engine has a copy any more."""
+        self._paths.delivered.unlink(missing_ok=True)
+
+    def _sees_folder(self) -> bool:
+        configs = self._paths.configs
+        token = configs / f"{BESIDE}probe"
+        token.unlink(missing_ok=True)
+        write(token, secrets.token_bytes(16), READABLE)
+        try:
+            mount = f"--mount=type=bind,source={configs.resolve()},target=/probe,readonly"
+            return self._image.run(mount, "cat", f"/probe/{token.name}").stdout == token.read_bytes()
+        finally:
+            token.unlink()
+
+
+def archive(folder: Path) -> bytes:
+    """A tar archive of a folder's files, with their modes and root as the owner; unfinished files are left out."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", dereference=True) as tar:
+        for path in sorted(folder.rglob("*")):
+            if not path.name.startswith(BESIDE):
+                entry = tar.gettarinfo(path, str(path.relative_to(folder)))
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = "root"
+                with path.open("rb") if path.is_file() else io.BytesIO() as content:
+                    tar.addfile(entry, content)
+        tar.addfile(tarfile.TarInfo(LAST))
+    return packed.getvalue()

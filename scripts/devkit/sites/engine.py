@@ -1,0 +1,121 @@
+"""A Docker engine as the place where the server runs: the services of compose.yaml."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from devkit import checks, host, vpn
+from devkit.answers import Answers
+from devkit.checks import Check
+from devkit.errors import UserError
+from devkit.facts import EngineFacts, Network, Session
+from devkit.keys.model import Generation
+from devkit.material.state import fingerprint
+from devkit.sites import ownership
+from devkit.sites.docker import host_of_context
+from devkit.sites.services import Services
+from devkit.sites.site import Refusal, Step
+
+
+class EngineSite:
+    """See `site.Site`."""
+
+    up = "./scripts/up.py"
+
+    def __init__(self, project: Path, answers: Answers) -> None:
+        self._project = project
+        self._answers = answers
+        self._services = Services(project, answers)
+        self._docker = self._services.docker
+
+    def checks(self, generation: Generation, now: datetime) -> Iterator[Check]:
+        """The server's certificate, the engine, what is on it already, the port, the routes."""
+        answers = self._answers
+        yield checks.server_certificate(generation, now)
+        context = host_of_context() if answers.vpn_host_from == "record" else None
+        yield checks.docker_context(answers, context, context is None or host.same(answers.vpn_host, context))
+        engine = self._docker.engine()
+        yield checks.engine(engine)
+        self._docker.require_compose()
+        networks = self._docker.networks()
+        yield self._in_the_way(networks)
+        if engine.host is None:  # another machine's port may be reached at an address that it does not have itself
+            yield checks.listening_address(answers, host.interfaces())
+            if not self._services.running():  # our own server has the port
+                problem = host.port_problem(answers.vpn_listen, answers.vpn_port, answers.vpn_protocol)
+                yield checks.port(answers, problem)
+        else:
+            leads_here = host.is_loopback(answers.vpn_host) and not host.is_loopback(engine.host)
+            yield checks.host_elsewhere(answers, engine.host, leads_here)
+        bridges = [subnet for network in networks for subnet in network.subnets]
+        yield checks.routes(answers, host.interfaces(), bridges)
+
+    def start(self) -> Iterator[Step]:
+        """Build the image and start the services."""
+        yield Step("Building the image", self._services.image.build())
+        if self._docker.engine().host and not self._services.running():  # the image can see who listens there
+            checks.require([checks.port_elsewhere(self._answers, self._listening_there())])
+        checks.require([self._in_the_way(self._docker.networks())])  # others may have started something meanwhile
+        yield Step("Starting the server and the firewall", self._services.start(self.fingerprint()))
+
+    def stop(self, images: bool) -> str:
+        """Remove the services, and what belongs to them."""
+        self._docker.engine()
+        self._docker.require_compose()
+        self._services.stop(images)
+        return "Everything is down."
+
+    def facts(self) -> EngineFacts:
+        """The engine and the user's containers on it."""
+        if self.loaded() is None:
+            raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
+        identity = self._services.identity()
+        users = tuple(container for container in self._docker.containers() if not identity.owns(container))
+        return EngineFacts(self._docker.engine(), users)
+
+    def loaded(self) -> str | None:
+        """What the label of the server's container says."""
+        return self._services.loaded()
+
+    def fingerprint(self) -> str:
+        """A digest of the files that the server reads when it starts."""
+        return fingerprint(self._project)
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Ask the server."""
+        if not self.loaded():
+            return ()
+        return tuple(session for lane in vpn.LANES for session in lane.sessions(self._services.in_server()))
+
+    def refuse(self, client: str) -> Refusal:
+        """The server reads the CRL whenever a client connects; a session that is open goes on until it is ended."""
+        running = self.loaded()
+        self.admit()
+        if running is None:
+            return Refusal(False, "The stack is down, so there was no session to end here.")
+        if running != self.fingerprint():
+            # The server reads an older generation: only a restart makes it read the one that has the revocation.
+            for step in self.start():
+                deque(step.lines, maxlen=0)
+            words = "The server was restarted with the newest certificates, which ended every session once."
+            return Refusal(True, words)
+        ended = sum(lane.end_sessions(self._services.in_server(), client) for lane in vpn.LANES)
+        return Refusal(True, f"{ended} live session{'' if ended == 1 else 's'} ended.")
+
+    def admit(self) -> None:
+        """Let an engine that does not see the folder know of new clients. Raises UserError."""
+        if self._services.delivery.is_needed:
+            self._services.delivery.deliver()
+
+    def _in_the_way(self, networks: Iterable[Network]) -> Check:
+        services = self._services
+        volume = services.delivery.volume_of_others()
+        return ownership.in_the_way(services.identity(), services.others(), networks, services.own(), volume)
+
+    def _listening_there(self) -> set[str]:
+        """The addresses of the engine's machine on which the port is taken."""
+        kind = "-t" if self._answers.vpn_protocol == "tcp" else "-u"
+        port = f"sport = :{self._answers.vpn_port}"
+        listing = self._services.image.run("--network=host", "ss", "-H", "-l", "-n", kind, port)
+        return {line.split()[3].rsplit(":", 1)[0] for line in listing.stdout.decode().splitlines()}

@@ -1,0 +1,100 @@
+"""The project's own image: built, pushed, run for one command, removed."""
+
+import hashlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from python_on_whales.exceptions import DockerException
+
+from devkit.errors import UserError, most_telling
+from devkit.sites.docker import Docker, explained, lines
+
+ENDING_SECONDS = 20  # how long the containers of a deleted pod may still use its image
+RUN_OPTIONS = (
+    "--rm",
+    "--interactive",
+    "--pull=never",
+    "--log-driver=none",
+    "--user=root",
+    "--cap-drop=ALL",
+    "--read-only",
+)
+
+
+class Image:
+    """The image of `gateway/`, under its name and all its tags. Everything raises UserError."""
+
+    def __init__(self, docker: Docker, name: str, folder: Path) -> None:
+        self.name = name
+        self._docker = docker
+        self._folder = folder
+
+    def build(self) -> Iterator[str]:
+        """Build it, and give what the build prints line by line."""
+        # An attestation holds the time, so each build would give another image, which would replace the services and
+        # drop every session.
+        os.environ["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
+        return lines(self._docker.client.compose.build(stream_logs=True, progress="plain"))
+
+    @explained()
+    def tag_by_content(self) -> str:
+        """Give it a tag of its own, so that no node mistakes an older image for it; return the tag.
+
+        The tag comes from the layers, which the build's cache keeps, not from the image's ID, which may hold the time.
+        """
+        image = self._docker.client.image.inspect(self.name)
+        tag = hashlib.sha256(repr(image.root_fs.layers).encode()).hexdigest()[:12]
+        self._docker.client.image.tag(image, f"{self.name}:{tag}")
+        return tag
+
+    def push(self, platforms: Sequence[str]) -> Iterator[str]:
+        """Build it for these platforms (linux/arm64), push it, and give what the build prints."""
+        stream = self._docker.client.buildx.build(
+            self._folder, tags=self.name, platforms=list(platforms), push=True, stream_logs=True
+        )
+        with explained():
+            yield from (line.strip() for line in cast("Iterator[str]", stream) if line.strip())
+
+    def pushed_digest(self) -> str:
+        """The digest of what the registry has under its name: sha256 and 64 hexadecimal digits."""
+        inspect = [*self._docker.command, "buildx", "imagetools", "inspect", self.name]
+        answer = subprocess.run(inspect, capture_output=True, text=True, check=False)
+        found = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", answer.stdout, re.MULTILINE)
+        if not found:
+            raise UserError(f"the registry does not show {self.name}: {most_telling(answer.stderr)}.")
+        return found[1]
+
+    def run(self, option: str, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        """Run a command in it, as root without capabilities, so with root's own files only; nothing is logged."""
+        network = [] if option.startswith("--network") else ["--network=none"]
+        words = [*self._docker.command, "run", *RUN_OPTIONS, *network, option, self.name, *command]
+        return subprocess.run(words, input=given, capture_output=True, check=False)
+
+    @explained()
+    def exists(self) -> bool:
+        """Whether the engine has it."""
+        return self._docker.client.image.exists(self.name)
+
+    @explained()
+    def remove(self) -> None:
+        """Remove it from the engine, under all its tags."""
+        for image in self._docker.client.image.list(self.name):
+            for name in image.repo_tags or []:
+                if name.startswith(f"{self.name}:"):  # the user may have given it other names
+                    self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        deadline = time.monotonic() + ENDING_SECONDS
+        while True:
+            try:
+                self._docker.client.image.remove(name)
+                break
+            except DockerException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)

@@ -1,0 +1,65 @@
+"""What every place where the server may run has in common."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from devkit.checks import Check
+from devkit.facts import ClusterFacts, EngineFacts, Session
+from devkit.keys.model import Generation
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of bringing the VPN up; it is done once its lines have been read.
+
+    With `in_our_words` there are few lines, each worth reading; else they are a build's hundreds.
+    """
+
+    what: str
+    lines: Iterator[str]
+    in_our_words: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What became of a client's sessions, as a sentence, and whether there was a server at all."""
+
+    running: bool
+    said: str
+
+
+class Site(Protocol):
+    """An engine or a cluster. Whatever it refuses is raised as UserError."""
+
+    @property
+    def up(self) -> str:
+        """The command that brings the VPN up there, and loads what is new."""
+
+    def checks(self, generation: Generation, now: datetime) -> Iterator[Check]:
+        """What must hold before anything is started, in the order in which problems are best solved."""
+
+    def start(self) -> Iterator[Step]:
+        """Build the image, start the server and wait until it is ready, step by step."""
+
+    def stop(self, images: bool) -> str:
+        """Leave nothing behind there but, unless asked, the image; return a sentence."""
+
+    def facts(self) -> EngineFacts | ClusterFacts:
+        """What there is to reach. Raises UserError when the VPN is not up there."""
+
+    def loaded(self) -> str | None:
+        """The fingerprint of what the server has read, or None when it does not run."""
+
+    def fingerprint(self) -> str:
+        """The fingerprint of what is in the project's folder now."""
+
+    def sessions(self) -> tuple[Session, ...]:
+        """The connected clients, none when the server does not run."""
+
+    def refuse(self, client: str) -> Refusal:
+        """Let the running server know who is revoked, and end that client's sessions."""
+
+    def admit(self) -> None:
+        """Let the running server know of new clients, as far as it does not see the project's folder."""

@@ -1,0 +1,45 @@
+"""What a VPN protocol is to the rest of the house: all that is particular to one is behind this."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from devkit.answers import Answers
+from devkit.facts import Session
+from devkit.files import File
+from devkit.host import OperatingSystem
+from devkit.keys.model import Client, Generation
+
+Inside = Sequence[str]  # the words that run a program in the server's container, such as `docker exec`
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One VPN protocol. Paths of the server's files are below `configs/`, those of clients' below `profiles/`.
+
+    Keys are PEM. What is damaged raises ValueError; a server that does not answer raises UserError.
+    """
+
+    name: str  # a generation keeps the protocol's keys under it
+    key_label: str  # how the PEM labels of its keys begin, which tells them from other lanes' keys
+
+    new_server_key: Callable[[], bytes]
+    new_client_key: Callable[[bytes, datetime], bytes]  # for a server with this key
+    parse_server_key: Callable[[bytes], bytes]
+    accepts: Callable[[bytes, bytes], bool]  # whether a server with the first key accepts a client with the second
+
+    server_key: PurePosixPath
+    server_files: Callable[[Generation], Iterator[File]]  # beside the server's certificate and the CRL
+    read_at_start: Sequence[PurePosixPath]  # when one of these changes, the server must start anew
+    read_later: Sequence[PurePosixPath]  # folders that the server reads while it runs
+    admission_file: Callable[[str], PurePosixPath]  # where an empty file lets the client of this name in
+    admitted: Callable[[Path], Iterable[str]]  # the clients that the files in this folder let in
+
+    client_files: Callable[[Generation, Client, Answers, str], Iterator[File]]  # from the profile's readable part
+    profile_suffix: str  # what follows the client's name in a profile's
+    bundle_suffixes: Sequence[str]  # the same for folders that hold a profile for some app
+    opening_steps: Callable[[str, OperatingSystem], Sequence[str]]  # how apps open a profile, by its path
+
+    sessions: Callable[[Inside], tuple[Session, ...]]
+    end_sessions: Callable[[Inside, str], int]  # of a client, telling it not to come back; returns how many there were

@@ -1,0 +1,77 @@
+"""What the VPN apps open, and how."""
+
+import plistlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath, PurePosixPath
+
+from devkit.answers import Answers
+from devkit.files import File
+from devkit.host import OperatingSystem
+from devkit.keys.model import Client, Generation
+
+NAME = "openvpn"
+# A client.conf that was made before the server's name came from its certificate has the line itself.
+SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULTILINE)
+# In client.conf where `vpn_host` is answered, or the user wrote one.
+REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
+NETWORKMANAGER_SETTINGS = (
+    "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
+)
+
+
+def client_files(generation: Generation, client: Client, answers: Answers, readable: str) -> Iterator[File]:
+    """A client's profile, and the same as a Tunnelblick VPN Configuration."""
+    text = profile(readable, answers, generation, client)
+    yield File(PurePosixPath(f"{client.name}.ovpn"), text)
+    identifier = f"d4m-devkit.{generation.identity}.{client.name}"
+    for path, content in tunnelblick_bundle(identifier, generation.number, text).items():
+        yield File(PurePosixPath(f"{client.name}.tblk") / path, content)
+
+
+def profile(readable: str, answers: Answers, generation: Generation, client: Client) -> bytes:
+    """Append where the server is, its name, and a client's certificate and keys to the readable part of a profile."""
+    blocks = {
+        "ca": generation.trusted_pem,
+        "cert": client.credential.certificate_pem,
+        "key": client.credential.key_pem,
+        "tls-crypt-v2": client.keys[NAME],
+    }
+    inline = "".join(f"\n<{name}>\n{pem.decode().strip()}\n</{name}>\n" for name, pem in blocks.items())
+    readable = SERVER_NAME_LINE.sub("", readable).strip()
+    remote = "" if REMOTE_LINE.search(readable) else f"remote {answers.vpn_host} {answers.vpn_port}\n"
+    return f"{readable}\n\n{remote}verify-x509-name {generation.server_name} name\n{inline}".encode()
+
+
+def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mapping[PurePosixPath, bytes]:
+    """Name and content of each file of a Tunnelblick VPN Configuration (NAME.tblk).
+
+    A bundle of the same identifier and a higher version replaces the one that is installed.
+    """
+    properties = {
+        "CFBundleIdentifier": identifier,
+        "CFBundleVersion": str(version),
+        "TBPackageVersion": "1",
+        "TBReplaceIdentical": "yes",
+    }
+    return {
+        PurePosixPath("Contents/Info.plist"): plistlib.dumps(properties),
+        PurePosixPath("Contents/Resources/config.ovpn"): profile_,
+    }
+
+
+def opening_steps(profile_: str, system: OperatingSystem) -> Sequence[str]:
+    """How the profile of this path is opened on a system."""
+    match system:
+        case "macOS":
+            bundle = PurePath(profile_).with_suffix(".tblk").as_posix()
+            return (f"Tunnelblick:      open {bundle}", "OpenVPN Connect:  import the profile, then switch it on")
+        case "Windows":
+            return ("OpenVPN GUI or OpenVPN Connect: import the profile, then connect",)
+        case "Linux":
+            return (
+                f"by hand:         sudo openvpn --config {profile_}",
+                f"NetworkManager:  nmcli connection import type openvpn file {profile_}",
+                # Without it NetworkManager sends everything through the VPN. It does not read the profile's filters.
+                f"                 nmcli connection modify {PurePath(profile_).stem} {NETWORKMANAGER_SETTINGS}",
+            )
