@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from devkit.sites.release import how_to_load
+from devkit.sites.obstacles import how_to_load
 
 from tests.cluster.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.conftest import copy_project

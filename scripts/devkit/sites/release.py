@@ -13,15 +13,15 @@ from subprocess import PIPE
 from typing import Any
 
 from devkit import checks
-from devkit.answers import CHANGE_ANSWER, Answers, Kubernetes
+from devkit.answers import Answers
 from devkit.checks import POD_SECURITY_LABEL
 from devkit.errors import UserError
 from devkit.facts import ClusterEndpoint
 from devkit.material import values
 from devkit.material.state import chart_values, serial_number, server_serial_numbers
-from devkit.sites import kubernetes
+from devkit.sites import kubernetes, obstacles
 from devkit.sites.kubectl import Kubectl
-from devkit.sites.pods import has_no_image, identity, restarts, states, waits_for
+from devkit.sites.pods import has_no_image, identity, restarts, states
 
 NAMESPACE = "docker-for-mac"
 RELEASE = "devkit"
@@ -79,7 +79,7 @@ class Release:
         """
         self._make_namespace()
         options = [option for path in ("local/values.yaml", *files) for option in ("--values", str(path))]
-        settings = {**settings, SETTINGS: self._settings()}
+        settings = {**settings, SETTINGS: _settings(self._project, self._answers)}
         options += [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
         image = f"{self._answers.image}:{settings.get('image.tag', '')}"
         yield from self._upgrade(["--install", *options], image)
@@ -109,7 +109,7 @@ class Release:
 
         Raises UserError, too, when more than these has changed since; `given` are the values that it has.
         """
-        if given.get(SETTINGS) != self._settings():
+        if given.get(SETTINGS) != _settings(self._project, self._answers):
             raise UserError(f"what runs in {self._kubectl.context} is older in more than its clients: load all of it.")
         yield from self._upgrade(["--reset-then-reuse-values", "--values", "-"], self._answers.image, part)
 
@@ -156,22 +156,12 @@ class Release:
         elif hopeless or TIME_IS_UP.search(said):
             pods = sorted(self.pods(), key=lambda pod: identity(pod) in known)  # those of this run first
             warnings = [event for one, event in self._warnings().items() if one not in warned_before]
-            reason = self._what_is_missing(image, pods, warnings) or self._helm_error(said)
+            reason = obstacles.what_is_missing(self._answers, self._kubectl.context, image, pods, warnings)
+            reason = reason or self._waits_for_address() or "; ".join(states(pods)) or self._said(said)
             within = "" if hopeless else f" within {READY_SECONDS} seconds"
             raise UserError(f"Helm could not install the chart{within}: {reason}")
         else:
-            raise UserError(f"Helm could not install the chart: {self._helm_error(said)}")
-
-    def _settings(self) -> str:
-        """A digest of the chart and of its values, without those that say who may connect."""
-        chart = self._project / "chart"
-        files = [path for path in sorted(chart.rglob("*")) if path.is_file()]
-        parts = [
-            repr([str(path.relative_to(chart)) for path in files]).encode(),
-            *(path.read_bytes() for path in files),
-        ]
-        parts.append(values.settings_part(chart_values(self._project, self._answers)))
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+            raise UserError(f"Helm could not install the chart: {self._said(said)}")
 
     def _make_namespace(self) -> None:
         found = self._kubectl.run(self._kubectl.command("get", "namespace", NAMESPACE), check=False)
@@ -184,47 +174,23 @@ class Release:
         others = f"owner=helm,name={RELEASE},status!=deployed"
         self._kubectl.run(self._kubectl.command("delete", "secrets", "--namespace", NAMESPACE, "--selector", others))
 
-    def _what_is_missing(
-        self, image: str, pods: Sequence[Mapping[str, Any]], warnings: Sequence[Mapping[str, Any]]
-    ) -> str | None:
-        """What keeps the release from becoming ready, as far as the cluster says."""
-        if not self._answers.image_registry and any(map(has_no_image, pods)):
-            return how_to_load(image, self._answers.kubernetes, self._kubectl.context)
-        for line in (line for pod in pods for line in waits_for(pod)):
-            return line
-        if warnings:
-            newest = max(warnings, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-            return f"{newest['involvedObject']['name']}: {newest.get('message', '')}"
+    def _waits_for_address(self) -> str | None:
         endpoint = self.endpoint()
-        if endpoint and not endpoint.hosts:
-            return checks.service_address(self._answers, endpoint).sentence
-        return "; ".join(states(pods)) or None
+        return checks.service_address(self._answers, endpoint).sentence if endpoint and not endpoint.hosts else None
+
+    def _said(self, output: str) -> str:
+        return obstacles.helm_error(output, self._kubectl.context_option)
 
     def _warnings(self) -> Warnings:
         """The warnings in our namespace; one that is repeated has another identity."""
         events = self._kubectl.items("events", "--namespace", NAMESPACE, "--field-selector", "type=Warning")
         return {(event["metadata"]["uid"], event["metadata"]["resourceVersion"]): event for event in events}
 
-    def _helm_error(self, text: str) -> str:
-        """What Helm says after the last `Error:`, on one line, and the way out where there is one."""
-        _, found, said = text.rpartition("Error: ")
-        words = " ".join((said if found else text).split()).removesuffix(" Use --debug flag to render out invalid YAML")
-        if "another operation" in words:  # an earlier run was killed, and Helm with it
-            down = f"./scripts/down.py --kubernetes{self._kubectl.context_option}"
-            words += f": if none is running, start over with `{down}`."
-        return words or "it said nothing"
 
-
-def how_to_load(image: str, kubernetes_: Kubernetes, context: str) -> str:
-    """What to do where the nodes do not see the image that is built here."""
-    if kubernetes_ == "k3s":
-        load = f", or load the image into each with `docker save {image} | sudo k3s ctr images import -`"
-    elif kubernetes_ == "kind" or context == "docker-desktop" or context.startswith("kind-"):
-        name = "desktop" if context == "docker-desktop" else context.removeprefix("kind-")
-        load = f", or load the image into them with `kind load docker-image {image} --name {name}`"
-    else:
-        load = ""
-    return (
-        f"its nodes do not have the image {image}, which is built here and in no registry: name a registry that they "
-        f"pull from with `{CHANGE_ANSWER} image_registry=HOST/PATH`{load}, and run this again."
-    )
+def _settings(project: Path, answers: Answers) -> str:
+    """A digest of the chart and of its values, without those that say who may connect."""
+    chart = project / "chart"
+    files = [path for path in sorted(chart.rglob("*")) if path.is_file()]
+    parts = [part for path in files for part in (str(path.relative_to(chart)).encode(), path.read_bytes())]
+    parts.append(values.settings_part(chart_values(project, answers)))
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
