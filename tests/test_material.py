@@ -215,6 +215,10 @@ def put_in_place(path: Path) -> None:
     (path / "ours").touch()
 
 
+def add_a_line(path: Path) -> None:
+    path.write_text(path.read_text() + "x\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -230,7 +234,7 @@ def put_in_place(path: Path) -> None:
         (lambda project: put_in_place(project / "local/.lock"), "local/.lock is a folder"),
         (lambda project: put_in_place(project / "local/pki/current"), "local/pki/current is no longer a link"),
         (lambda project: (project / "local/pki/current/crl.pem").write_text(""), "crl.pem is damaged"),
-        (lambda project: (project / "local/pki/current/crl.pem").open("a").write("x\n"), "crl.pem is damaged"),
+        (lambda project: add_a_line(project / "local/pki/current/crl.pem"), "crl.pem is damaged"),
     ],
 )
 def test_damage_is_one_sentence_with_a_mend(project: Path, damage: object, named: str) -> None:

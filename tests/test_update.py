@@ -253,8 +253,9 @@ def test_project_of_an_older_commit_updates_to_the_newest_and_loses_nothing(tmp_
     git(template, "commit", "--quiet", "--allow-empty", "--message", "The newest")
     git(template, "tag", "v2.0.0")
     run(project, sys.executable, "scripts/client.py", "add", "alice")
-    for name, line in (("README.md", "Our own notes."), ("server/server.conf", "max-clients 7")):
-        (project / name).write_text((project / name).read_text() + f"\n{line}\n")
+    # Above all else, where no version of the template has anything.
+    (project / "README.md").write_text("Our own notes.\n\n" + (project / "README.md").read_text())
+    (project / "server/server.conf").write_text((project / "server/server.conf").read_text() + "\nmax-clients 7\n")
     (project / "notes.txt").write_text("ours")
     commit(project, "Our own edits")
     before = snapshot(project / "local/pki/archive")
