@@ -14,10 +14,11 @@ demo-stop: .venv/ready
 	$(BIN)/python -m tests.demo --stop
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) -m "not further"
 
-# And the end-to-end tests again, on the older image store.
-test-all: test
+# Over all faults, packet filters and earlier versions, and the end-to-end tests again on the older image store.
+test-all: lint
+	$(PYTEST)
 	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/test_*end_to_end.py) \
 		tests/test_network.py tests/test_upgrade.py
 

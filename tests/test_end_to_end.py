@@ -305,6 +305,7 @@ def test_stack_comes_back_with_the_engine_every_time(pristine: Path) -> None:
         assert sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL)
 
 
+@pytest.mark.further
 def test_udp_through_the_older_packet_filter() -> None:
     """All alternatives at once: UDP, an engine on iptables-legacy, and its older image store."""
     with lab(iptables="legacy", store="overlay2") as (mac, engine):

@@ -55,7 +55,7 @@ class Site:
         return self.engine.run("nsenter", f"--net=/proc/{process}/ns/net", "--", *command, check=False)
 
 
-@pytest.fixture(scope="module", params=["nft", "legacy", "nftables"])
+@pytest.fixture(scope="module", params=["nft", pytest.param("legacy", marks=pytest.mark.further), "nftables"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     backend: str = request.param
     iptables: IptablesBackend = "none" if backend == "nftables" else request.param

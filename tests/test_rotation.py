@@ -472,7 +472,10 @@ def work_on(project: Path, work: str) -> None:
             revoke_client(project, answers, "alice", NOW)
 
 
-@pytest.mark.parametrize("work", ["leaf", "all", "add", "revoke", "leaf of older code"])
+@pytest.mark.parametrize(
+    "work",
+    ["leaf", "add", "revoke", *(pytest.param(one, marks=pytest.mark.further) for one in ("all", "leaf of older code"))],
+)
 def test_kill_at_any_step_leaves_one_whole_set_and_the_next_run_completes(
     pristine: Path, tmp_path: Path, work: str
 ) -> None:

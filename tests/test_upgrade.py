@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY, copy_project
 from tests.lab import lab
 from tests.schema import document
@@ -29,6 +31,7 @@ def commit(project: Path) -> None:
     git(project, "commit", "--quiet", "--allow-empty", "--message", "devkit")
 
 
+@pytest.mark.further
 def test_former_layout_is_replaced_and_its_profiles_go_on_working(tmp_path: Path) -> None:
     template = template_of_before(tmp_path, "template/gateway/relay.sh")  # whose server was in the host network
     with lab() as (mac, engine):
