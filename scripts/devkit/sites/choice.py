@@ -20,11 +20,10 @@ def choose(
     project: Path, answers: Answers, kubernetes: bool, context: str | None = None, values: Sequence[Path] = ()
 ) -> Site:
     """The engine, or the cluster of kubectl's current context or of another. Raises UserError."""
-    # Docker's library takes half of the start-up, and not every command needs a site.
     if kubernetes:
-        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- as above
+        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- Docker's library takes half of the start-up
 
         return ClusterSite(project, answers, context, values)
-    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- as above
+    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- Docker's library takes half of the start-up
 
     return EngineSite(project, answers)
