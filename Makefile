@@ -4,7 +4,7 @@ BIN := .venv/bin
 # for more than one per processor.
 PYTEST := $(BIN)/pytest --numprocesses $$(($$(nproc) * 3 / 2)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-stop test test-all lint format bench clean packages
+.PHONY: demo demo-stop unit test test-all lint format bench clean packages
 
 # The main job, end to end, with real parts. KEEP=1 leaves it running.
 demo: packages .venv/ready
@@ -13,6 +13,10 @@ demo: packages .venv/ready
 demo-stop: .venv/ready
 	$(BIN)/python -m tests.demo --stop
 
+# What needs neither root nor Debian nor an engine: Python, git and openssl.
+unit: .venv/unit
+	$(BIN)/pytest --numprocesses auto -m "not further" tests/unit
+
 test: lint
 	$(PYTEST) -m "not further"
 
@@ -20,7 +24,7 @@ test: lint
 test-all: lint
 	$(PYTEST)
 	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/test_*end_to_end.py) \
-		tests/test_network.py tests/test_upgrade.py
+		tests/tunnel/test_network.py tests/test_upgrade.py
 
 # Lint, format, types, shell, Dockerfiles, YAML.
 lint: packages .venv/ready
@@ -28,8 +32,8 @@ lint: packages .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache
-	$(BIN)/shellcheck template/gateway/*.sh template/gateway/*/*.sh tests/lab/*.sh
-	$(BIN)/hadolint template/gateway/Dockerfile tests/lab/*/Dockerfile tests/bench/*/Dockerfile
+	$(BIN)/shellcheck template/gateway/*.sh template/gateway/*/*.sh tests/docker_desktop/*.sh
+	$(BIN)/hadolint template/gateway/Dockerfile tests/docker_desktop/*/Dockerfile tests/bench/*/Dockerfile
 	$(BIN)/yamllint --strict .
 
 format: .venv/ready
@@ -45,11 +49,14 @@ clean:
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache
 
 packages:
-	@sh tests/lab/install.sh
+	@sh tests/docker_desktop/install.sh
 
-.venv/ready: pyproject.toml
-	sh tests/lab/install.sh
+.venv/unit: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --group unit
+	touch $@
+
+.venv/ready: .venv/unit
 	$(BIN)/pip install --quiet --group dev
 	touch $@

@@ -10,24 +10,26 @@ from pathlib import Path
 import copier
 import pytest
 
-from tests.lab import Engine, Mac, lab
+from tests.docker_desktop import Engine, Mac, lab
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The long ones, as they take; but the second and third need no lab, while the first makes what every lab starts from.
 FIRST_FILES = (
-    "test_cluster_end_to_end.py", "test_damage.py", "test_rotation.py", "test_shared_engine.py",
-    "test_certificates_end_to_end.py", "test_network.py", "test_upgrade.py", "test_end_to_end.py", "test_readme.py",
-    "test_lab.py", "test_chart_end_to_end.py", "test_update.py", "test_up_refuses.py",
-    "test_cluster_restart_end_to_end.py", "test_hostile_server.py", "test_ingress.py",
+    "cluster/test_cluster_end_to_end.py", "project/test_damage.py", "project/test_faults.py",
+    "tunnel/test_shared_engine.py", "tunnel/test_certificates_end_to_end.py", "tunnel/test_network.py",
+    "tunnel/test_upgrade.py", "tunnel/test_end_to_end.py", "project/test_readme.py",
+    "docker_desktop/test_docker_desktop.py", "cluster/test_chart_end_to_end.py", "project/test_update.py",
+    "tunnel/test_up_refuses.py", "cluster/test_cluster_restart_end_to_end.py", "tunnel/test_hostile_server.py",
+    "cluster/test_ingress.py",
 )  # fmt: skip
 RunHere = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long files: each is handed out whole, and no worker shall be left alone with one at the end."""
-    names = {name: place for place, name in enumerate(FIRST_FILES)}
-    assert not [name for name in names if not (REPOSITORY / "tests" / name).exists()]
-    items.sort(key=lambda item: names.get(item.path.name, len(names)))
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(FIRST_FILES)}
+    assert not [path for path in places if not path.exists()]
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def copy_project(destination: Path, **answers: object) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.lab import WEB_IMAGE, Mac, kept_labs, lab, mac_beside_this_machine, remove_lab
+from tests.docker_desktop import WEB_IMAGE, Mac, kept_labs, lab, mac_beside_this_machine, remove_lab
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINE_SOCKET = Path("/var/run/docker.sock")

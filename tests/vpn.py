@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.lab import WEB_IMAGE, Mac
-from tests.lab.cache import client_programs
+from tests.docker_desktop import WEB_IMAGE, Mac
+from tests.docker_desktop.cache import client_programs
 
 CONNECT_SECONDS = 30
 

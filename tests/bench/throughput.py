@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import copy_project
-from tests.lab import Engine, Mac, lab
+from tests.docker_desktop import Engine, Mac, lab
 from tests.vpn import connected, up
 
 IMAGE = "bench-peers"
