@@ -1,6 +1,7 @@
 """What an engine or a cluster says of itself and of what runs on it, as plain facts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 
@@ -28,6 +29,8 @@ class Network:
     subnets: tuple[IPv4Network, ...]
     bridge: str | None
     project: str | None
+    id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,34 @@ class Session:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A container's place in a network; no address where the driver gives none (host, none)."""
+    """A container's place in a network; no address where the driver gives none (host, none).
+
+    `aliases` are the names that Docker's own DNS gives it there, besides the container's.
+    """
 
     network: str
     driver: str
     subnet: IPv4Network | None
     address: IPv4Address | None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A port of a container, such as 80/tcp, and where on the engine's host it is published."""
+
+    port: str
+    host_address: str
+    host_port: int
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container; ports as Docker writes them, such as 80/tcp.
+    """A container; `ports` are those that it exposes, as Docker writes them, such as 80/tcp.
 
     Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
+    `state` is as Docker says it (running, paused, restarting); `health` is None where nothing checks it, else starting,
+    healthy or unhealthy. `shares` is the name of the container whose network it has joined, which has its addresses.
     """
 
     name: str
@@ -66,6 +84,12 @@ class Container:
     ports: tuple[str, ...]
     folder: str | None = None
     server: str | None = None
+    id: str = ""
+    state: str = "running"
+    health: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    published: tuple[PublishedPort, ...] = ()
+    shares: str | None = None
 
 
 @dataclass(frozen=True)

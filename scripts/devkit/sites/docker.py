@@ -1,31 +1,25 @@
 """A Docker engine, through its user's own `docker`: what it says of itself. What it refuses raises UserError."""
 
 import json
+import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from python_on_whales import Container as WhaleContainer
 from python_on_whales import DockerClient
-from python_on_whales import Network as WhaleNetwork
 from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
-from devkit.addresses import ipv4_networks
 from devkit.answers import THIS_COMPUTER
 from devkit.errors import UnreachableError, UserError
-from devkit.facts import Attachment, Container, Engine, Network
+from devkit.facts import Container, Engine, Network
 from devkit.layout import Layout
+from devkit.sites import inventory
 
-BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
-PROJECT_LABEL = "com.docker.compose.project"
-SERVICE_LABEL = "com.docker.compose.service"
-FOLDER_LABEL = "com.docker.compose.project.working_dir"
-SERVER_LABEL = "d4m-devkit.server"
+GONE = re.compile(r"no such (container|network)|network \S+ not found", re.IGNORECASE)
 
 
 @contextmanager
@@ -96,23 +90,31 @@ class Docker:
         """What tells this engine from all others."""
         return str(self.client.system.info().id)
 
-    @explained()
     def networks(self) -> tuple[Network, ...]:
         """All networks of the engine."""
-        return tuple(_network(network) for network in self.client.network.list())
+        return inventory.networks(self._inspected("network"))
 
-    @explained()
     def containers(self) -> tuple[Container, ...]:
         """All running containers of the engine, ours included, by name."""
-        networks = {network.name: network for network in self.networks()}
-        containers = (_container(container, networks) for container in self.client.container.list())
-        return tuple(sorted(containers, key=lambda container: container.name))
+        return inventory.containers(self._inspected("container"), self.networks())
 
-    @explained()
-    def labelled(self, label: str, running: bool = False) -> list[Container]:
-        """The containers with a label (NAME or NAME=VALUE); with `running`, only those that run."""
-        found = self.client.container.list(all=not running, filters=[("label", label)])
-        return [_container(container, {}) for container in found]
+    def labelled(self, label: str, running: bool = False) -> tuple[Container, ...]:
+        """The containers with a label (NAME or NAME=VALUE), by name; with `running`, only those that run."""
+        chosen = ["--filter", f"label={label}", *([] if running else ["--all"])]
+        return inventory.containers(self._inspected("container", *chosen), [])
+
+    def _inspected(self, kind: str, *chosen: str) -> list[inventory.Inspected]:
+        """All that the engine says of each object of a kind: two commands, however many there are."""
+        ids = self._run(kind, "ls", "--quiet", "--no-trunc", *chosen).split()
+        return cast("list[inventory.Inspected]", json.loads(self._run(kind, "inspect", *ids))) if ids else []
+
+    def _run(self, *words: str) -> str:
+        """What a command prints; what has gone since it was listed is no reason to fail. Raises UserError."""
+        run = subprocess.run([*self.command, *words], capture_output=True, text=True, check=False)
+        said = run.stderr.strip().splitlines()
+        if run.returncode != 0 and not (run.stdout and said and all(GONE.search(line) for line in said)):
+            raise UserError(f"Docker refused: {said[-1] if said else f'docker exited with {run.returncode}'}")
+        return run.stdout
 
 
 def host_of_context() -> str | None:
@@ -137,36 +139,3 @@ def _machine(endpoint: str) -> str | None:
     if endpoint.startswith(("unix:", "npipe:")):
         return None
     return urlsplit(endpoint).hostname
-
-
-def _network(network: WhaleNetwork) -> Network:
-    return Network(
-        name=network.name,
-        driver=network.driver or "",
-        subnets=ipv4_networks(range_.get("Subnet", "") for range_ in network.ipam.config or []),
-        bridge=(network.options or {}).get(BRIDGE_NAME_OPTION),
-        project=(network.labels or {}).get(PROJECT_LABEL),
-    )
-
-
-def _container(container: WhaleContainer, networks: Mapping[str, Network]) -> Container:
-    labels = container.config.labels or {}
-    places = container.network_settings.networks or {}
-    return Container(
-        name=container.name,
-        image=container.config.image or "",
-        project=labels.get(PROJECT_LABEL),
-        service=labels.get(SERVICE_LABEL),
-        attachments=tuple(
-            _attachment(networks.get(name, Network(name, "", (), None, None)), place.ip_address)
-            for name, place in sorted(places.items())
-        ),
-        ports=tuple(sorted(container.config.exposed_ports or {}, key=lambda port: (len(port), port))),
-        folder=labels.get(FOLDER_LABEL),
-        server=labels.get(SERVER_LABEL),
-    )
-
-
-def _attachment(network: Network, address: str | None) -> Attachment:
-    subnet = network.subnets[0] if network.subnets else None
-    return Attachment(network.name, network.driver, subnet, IPv4Address(address) if address else None)

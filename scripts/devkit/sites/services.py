@@ -14,8 +14,9 @@ from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Container
 from devkit.sites.delivery import Delivery
-from devkit.sites.docker import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL, Docker, explained, lines
+from devkit.sites.docker import Docker, explained, lines
 from devkit.sites.image import Image
+from devkit.sites.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
 from devkit.sites.ownership import BRIDGE, FIREWALL, FORMER_BRIDGE, SERVER, SERVICES, Identity, identity_of
 
 HEALTH_CHECKS: Mapping[str, list[str]] = {SERVER: ["vpn.sh", "check"], FIREWALL: ["firewall.sh", "check"]}
@@ -62,8 +63,7 @@ class Services:
         for container in self.running():
             if container.service != SERVER:
                 return ""
-            with explained():
-                return (self.docker.client.container.inspect(container.name).config.labels or {})[FINGERPRINT_LABEL]
+            return container.labels[FINGERPRINT_LABEL]
         return None
 
     def in_server(self) -> list[str]:
