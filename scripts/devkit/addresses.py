@@ -1,6 +1,6 @@
 """Networks and addresses of both families."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 
 IPAddress = IPv4Address | IPv6Address
@@ -41,3 +41,18 @@ def routed(network: IPNetwork, routes: Iterable[IPv4Network]) -> bool:
 def contained(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
     """Whether an address is in one of the networks."""
     return any(address in network for network in networks)
+
+
+def reverse_zones(routes: Iterable[IPv4Network]) -> Sequence[str]:
+    """The zones of reverse look-ups that hold exactly these networks (RFC 1035, section 3.5), each once.
+
+    One has 8, 16 or 24 bits; a network of more than 24 bits gets the zone that it is a part of.
+    """
+    zones: dict[str, None] = {}
+    for route in routes:
+        bits = min(24, -(-route.prefixlen // 8) * 8)
+        parts = [route.supernet(new_prefix=24)] if route.prefixlen > 24 else route.subnets(new_prefix=max(8, bits))
+        for part in parts:
+            octets = str(part.network_address).split(".")[: part.prefixlen // 8]
+            zones[".".join([*reversed(octets), "in-addr.arpa"])] = None
+    return tuple(zones)

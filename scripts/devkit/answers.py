@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import yaml
 
-from devkit.addresses import ANY_ADDRESS, address_or_none
+from devkit.addresses import ANY_ADDRESS, address_or_none, reverse_zones
 from devkit.errors import UserError
 from devkit.keys.x509 import KeyType
 from devkit.layout import ANSWERS_FILE, Layout
@@ -25,10 +25,17 @@ PROJECT_NAME = re.compile(r"(?=.{1,40}\Z)[a-z0-9]+((_|__|-+)[a-z0-9]+)*")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 RESERVED_NAMES = ("authority", "server")  # the report, or its JSON, has rows of these names already
 HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 IMAGE_REGISTRY = re.compile(
     r"(?=.{0,150}\Z)([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?"
 )
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
+
+DNS_DOMAIN = re.compile(rf"(?=.{{0,100}}\Z)({DNS_LABEL}(\.{DNS_LABEL})*)?")
+# What means something else already: multicast DNS (RFC 6762), Docker's own names, and special names (RFC 6761).
+TAKEN_DOMAINS = re.compile(r"internal|localhost|arpa|onion|(.*\.)?(local|docker\.internal)|.*\.arpa")
+
+CLUSTER_DOMAIN = "cluster.local"
 
 THIS_COMPUTER = "127.0.0.1"
 
@@ -54,6 +61,7 @@ class Answers:
     kubernetes: Kubernetes
     vpn_subnet: IPv4Network
     routes: tuple[IPv4Network, ...]
+    dns_domain: str
     service_type: ServiceType
     image_registry: str
     key_type: KeyType
@@ -64,6 +72,19 @@ class Answers:
     def up(self) -> str:
         """The command that brings the VPN up and loads what is new, as far as the answers say where it runs."""
         return "./scripts/up.py" + ("" if self.kubernetes == "none" else " --kubernetes")
+
+    @property
+    def dns_address(self) -> IPv4Address:
+        """The server's own address in the tunnel, where it answers for `dns_domains`."""
+        return self.vpn_subnet[1]
+
+    @property
+    def dns_domains(self) -> tuple[str, ...]:
+        """What is asked through the tunnel, none when there is no DNS there; reverse look-ups come with it."""
+        if not self.dns_domain:
+            return ()
+        cluster = [] if self.kubernetes == "none" else [CLUSTER_DOMAIN]
+        return (self.dns_domain, *cluster, *reverse_zones(self.routes))
 
     @property
     def image(self) -> str:
@@ -132,6 +153,7 @@ def parse_answers(document: Mapping[str, object], recorded: str | None = None, c
         kubernetes=_kubernetes(document),
         vpn_subnet=vpn_subnet,
         routes=_routes(document, vpn_subnet, endpoint),
+        dns_domain=_dns_domain(document),
         service_type=service_type,
         image_registry=_matching(document, "image_registry", IMAGE_REGISTRY, "an image registry"),
         key_type=_key_type(document),
@@ -242,6 +264,13 @@ def _address(document: Mapping[str, object], name: str) -> IPv4Address:
     if address is None:
         raise ValueError(f"{name}: {value!r} is not an IPv4 address.")
     return address
+
+
+def _dns_domain(document: Mapping[str, object]) -> str:
+    value = _matching(document, "dns_domain", DNS_DOMAIN, "a domain in small letters, such as d4m.internal")
+    if TAKEN_DOMAINS.fullmatch(value):
+        raise ValueError(f"dns_domain: {value!r} is taken by something else: use one such as d4m.internal.")
+    return value
 
 
 def _network(name: str, value: object) -> IPv4Network:

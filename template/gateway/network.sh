@@ -6,7 +6,8 @@
 # open a connection to a client, or to the server except at its port.
 #
 # usage: network.sh [COMMAND...]
-# environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
+# environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; DNS_DOMAIN, where a
+#   DNS shares the namespace
 #   in a cluster: POD_NAME; REPLICAS, how many pods share VPN_SUBNET, a /24
 set -eu
 device=d4m0
@@ -35,6 +36,14 @@ close_all_but_routes() {
         echo '-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         echo "-A INPUT ! -i $device -p $VPN_PROTOCOL --dport $port -j ACCEPT"
         echo "-A INPUT -i $device -d $address -p icmp -j ACCEPT"
+        for protocol in udp tcp; do
+            if [ -n "${DNS_DOMAIN:-}" ]; then
+                echo "-A INPUT -i $device -d $address -p $protocol --dport 53 -j ACCEPT"
+            fi
+            if [ -n "$cluster_dns" ]; then
+                echo "-A FORWARD -i $device -d $cluster_dns -p $protocol --dport 53 -j ACCEPT"
+            fi
+        done
         echo '-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         for route in $ROUTES; do
             echo "-A FORWARD -i $device ! -o $device -d $route -j ACCEPT"
@@ -44,6 +53,11 @@ close_all_but_routes() {
     # Containers see clients under this container's address. (Docker's own rules in this table stay.)
     set -- POSTROUTING -s "$VPN_SUBNET" ! -o "$device" -j MASQUERADE
     iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+    # In a cluster its own DNS answers, at the address that all replicas' clients know.
+    for protocol in ${cluster_dns:+udp tcp}; do
+        set -- PREROUTING -i "$device" -d "${VPN_SUBNET%.*}.1" -p "$protocol" --dport 53 -j DNAT --to "$cluster_dns"
+        iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+    done
 }
 
 # It outlives the server, and only its owner, root, may open it without NET_ADMIN.
@@ -83,6 +97,10 @@ while [ $((256 / size)) -lt "${REPLICAS:-1}" ]; do size=$((size / 2)) prefix=$((
 number=0
 [ "$size" = 256 ] || number=${POD_NAME##*-}
 address=${VPN_SUBNET%.*}.$((number * size + 1))
+cluster_dns=""
+if [ -n "${POD_NAME:-}" ]; then
+    cluster_dns=$(awk '$1 == "nameserver" && $2 !~ /:/ { print $2; exit }' /etc/resolv.conf)
+fi
 
 choose_backend
 close_all_but_routes

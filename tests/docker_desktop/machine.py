@@ -372,8 +372,10 @@ def _fill_docker_data(store: cache.ImageStore) -> None:
         mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
         mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
         mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
-        mac.run("docker", "build", "--tag", "gateway", cache.REPOSITORY / "template/gateway")
-        mac.run("docker", "image", "rm", "gateway")  # the build cache stays
+        folder, library = cache.REPOSITORY / "template/gateway", f"devkit={cache.REPOSITORY / 'scripts/devkit'}"
+        for target in ("gateway", "names"):
+            mac.run("docker", "build", "--tag", target, "--target", target, "--build-context", library, folder)
+            mac.run("docker", "image", "rm", target)  # the build cache stays
         engine.shut_down()
     os.rename(unfinished, cache.docker_data(store))
 

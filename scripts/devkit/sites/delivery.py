@@ -8,12 +8,12 @@ from pathlib import Path
 
 from devkit.errors import UserError, most_telling
 from devkit.files import BESIDE, PRIVATE, READABLE, replace_all, write
+from devkit.inventory import PROJECT_LABEL
 from devkit.layout import Layout
 from devkit.material.state import server_serial_numbers
 from devkit.material.store import locked
 from devkit.sites.docker import Docker, explained
 from devkit.sites.image import Image
-from devkit.sites.inventory import PROJECT_LABEL
 
 VOLUME_LABEL = "com.docker.compose.volume"
 DELIVERED_LABEL = "d4m-devkit.delivered"

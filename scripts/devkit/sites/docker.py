@@ -13,11 +13,11 @@ from python_on_whales import DockerClient
 from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
+from devkit import inventory
 from devkit.answers import THIS_COMPUTER
 from devkit.errors import UnreachableError, UserError
 from devkit.facts import Container, Engine, Network
 from devkit.layout import Layout
-from devkit.sites import inventory
 
 GONE = re.compile(r"no such (container|network)|network \S+ not found", re.IGNORECASE)
 

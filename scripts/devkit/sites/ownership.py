@@ -9,8 +9,8 @@ from devkit.checks import Check, check
 from devkit.facts import Container, Network
 from devkit.material.state import server_serial_numbers
 
-SERVER, FIREWALL = "vpn", "firewall"
-SERVICES = (FIREWALL, SERVER)
+SERVER, FIREWALL, NAMES, DNS = "vpn", "firewall", "names", "dns"
+SERVICES = (FIREWALL, SERVER, NAMES, DNS)
 BRIDGE = "d4m"
 # What earlier versions had, the server first: it must be gone before the firewall takes its rules away.
 FORMER_SERVICES = ("openvpn", "relay")

@@ -13,13 +13,27 @@ from python_on_whales.exceptions import DockerException
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Container
+from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
 from devkit.sites.delivery import Delivery
 from devkit.sites.docker import Docker, explained, lines
 from devkit.sites.image import Image
-from devkit.sites.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
-from devkit.sites.ownership import BRIDGE, FIREWALL, FORMER_BRIDGE, SERVER, SERVICES, Identity, identity_of
+from devkit.sites.ownership import (
+    BRIDGE,
+    DNS,
+    FIREWALL,
+    FORMER_BRIDGE,
+    NAMES,
+    SERVER,
+    Identity,
+    identity_of,
+)
 
-HEALTH_CHECKS: Mapping[str, list[str]] = {SERVER: ["vpn.sh", "check"], FIREWALL: ["firewall.sh", "check"]}
+HEALTH_CHECKS: Mapping[str, list[str]] = {
+    SERVER: ["vpn.sh", "check"],
+    FIREWALL: ["firewall.sh", "check"],
+    NAMES: ["test", "-e", "/run/written"],
+    DNS: ["dns.sh", "check"],
+}
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
 MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
@@ -32,8 +46,10 @@ class Services:
         self._project = project
         self._project_name = answers.project_name
         self._listen = str(answers.vpn_listen)
+        self._services = (FIREWALL, SERVER, *((NAMES, DNS) if answers.dns_domain else ()))
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project / "gateway")
+        self._names_image = Image(self.docker, f"{answers.project_name}-names", project / "gateway")
         self.delivery = Delivery(project, answers.project_name, self.docker, self.image)
 
     def identity(self) -> Identity:
@@ -86,7 +102,7 @@ class Services:
             yield "bringing the keys to the engine"
             self.delivery.deliver()
         yield from lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
-        for service in SERVICES:
+        for service in self._services:
             yield f"waiting for {service}"
             self._wait_for(service)
 
@@ -107,11 +123,12 @@ class Services:
         self.docker.client.compose.stop(stream_logs=False)
         # The rules of a devkit that is up stay: an engine has one at a time.
         left = self._remove_rules() if self.image.exists() and not others else None
-        self.docker.client.compose.down(remove_orphans=True, quiet=True)
+        self.docker.client.compose.down(remove_orphans=True, volumes=True, quiet=True)
         self.delivery.remove()
         self.delivery.forget()
         if images:
             self.image.remove()
+            self._names_image.remove()
         if left:
             raise UserError(f"all is down, but these rules could not be removed from the engine's machine: {left}")
 

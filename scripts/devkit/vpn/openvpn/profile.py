@@ -15,6 +15,7 @@ NAME = "openvpn"
 SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULTILINE)
 # In client.conf where `vpn_host` is answered, or the user wrote one.
 REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
+DNS_LINE = re.compile(r"^[ \t]*(--)?dns[ \t]+server[ \t]", re.MULTILINE)
 NETWORKMANAGER_SETTINGS = (
     "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
 )
@@ -25,7 +26,7 @@ def client_files(generation: Generation, client: Client, answers: Answers, reada
     text = profile(readable, answers, generation, client)
     yield File(PurePosixPath(f"{client.name}.ovpn"), text)
     identifier = f"d4m-devkit.{generation.identity}.{client.name}"
-    for path, content in tunnelblick_bundle(identifier, generation.number, text).items():
+    for path, content in tunnelblick_bundle(identifier, generation.number, without_dns(text)).items():
         yield File(PurePosixPath(f"{client.name}.tblk") / path, content)
 
 
@@ -40,7 +41,24 @@ def profile(readable: str, answers: Answers, generation: Generation, client: Cli
     inline = "".join(f"\n<{name}>\n{pem.decode().strip()}\n</{name}>\n" for name, pem in blocks.items())
     readable = SERVER_NAME_LINE.sub("", readable).strip()
     remote = "" if REMOTE_LINE.search(readable) else f"remote {answers.vpn_host} {answers.vpn_port}\n"
-    return f"{readable}\n\n{remote}verify-x509-name {generation.server_name} name\n{inline}".encode()
+    dns = "" if DNS_LINE.search(readable) else dns_lines(answers)
+    return f"{readable}\n\n{remote}verify-x509-name {generation.server_name} name\n{dns}{inline}".encode()
+
+
+def dns_lines(answers: Answers) -> str:
+    """What makes a client ask the server's DNS for its own domains, and for nothing else (openvpn(8), --dns).
+
+    A line has at most 256 bytes, and one server can have several.
+    """
+    lines = [f"dns server 0 resolve-domains {domain}\n" for domain in answers.dns_domains]
+    if answers.kubernetes != "none":  # a replica in a cluster has a part of the subnet; the address may be in another
+        lines.append(f"route {answers.vpn_subnet.network_address} {answers.vpn_subnet.netmask}\n")
+    return "".join([f"dns server 0 address {answers.dns_address}\n", *lines] if answers.dns_domains else [])
+
+
+def without_dns(profile_: bytes) -> bytes:
+    """The same for Tunnelblick, which would send every name there; `host.py` sets its Mac up instead."""
+    return re.sub(rb"(?m)^dns server 0 .*\n", b"", profile_)
 
 
 def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mapping[PurePosixPath, bytes]:

@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Tells the DNS who is where on the engine, for as long as the engine's socket holds.
+
+It has that socket and no network. It ends when the socket is lost; the engine starts it again, with the new one.
+
+environment: DNS_DOMAIN; ROUTES, CIDRs with spaces between them; PROJECT, the Compose project that this is a part of
+"""
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from devkit import inventory, names
+
+SOCKET = "unix:///var/run/docker.sock"
+RECORDS = Path("/run/names/records.conf")  # in a volume that the DNS reads
+WRITTEN = Path("/run/written")  # for the health check
+SERVER = "vpn"
+WATCHED = {
+    "container": ["create", "die", "destroy", "pause", "rename", "restart", "start", "stop", "unpause", "update"],
+    "network": ["connect", "create", "destroy", "disconnect", "remove"],
+}
+PAUSE_SECONDS = 0.1  # between two looks at the engine: a burst of events is one change
+ANYWAY_SECONDS = 10  # a look without an event, in case that one was missed
+
+
+class Watch:
+    """The containers that run or are ours, as far as the engine's events have told."""
+
+    def __init__(self, client: docker.APIClient, project: str) -> None:
+        self._client = client
+        self._project = project
+        self._known: dict[str, Any] = {}
+        self._told: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()  # IDs of what has changed, or the end
+        self._events = client.events(decode=True, filters={"type": list(WATCHED)})
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait for an event, and forget what is outdated now. Raises what has ended the events."""
+        time.sleep(PAUSE_SECONDS)
+        with contextlib.suppress(queue.Empty):
+            told = self._told.get(timeout=ANYWAY_SECONDS)
+            while True:
+                if isinstance(told, Exception):
+                    raise told
+                self._known.pop(told, None)
+                told = self._told.get_nowait()
+
+    def containers(self) -> list[Any]:
+        """What `docker inspect` says of each; the engine is not asked about those that have not changed."""
+        listed = {
+            one["Id"]: one["State"]
+            for one in self._client.containers(all=True)
+            if one["State"] == "running" or (one["Labels"] or {}).get(inventory.PROJECT_LABEL) == self._project
+        }
+        for id_ in [id_ for id_, one in self._known.items() if listed.get(id_) != one["State"]["Status"]]:
+            del self._known[id_]
+        for id_ in listed.keys() - self._known.keys():
+            with contextlib.suppress(docker.errors.NotFound):  # gone meanwhile
+                self._known[id_] = self._client.inspect_container(id_)
+        return list(self._known.values())
+
+    def _listen(self) -> None:
+        try:
+            for event in self._events:
+                if event.get("Action") in WATCHED[event["Type"]]:
+                    actor = event["Actor"]
+                    self._told.put(actor["Attributes"].get("container") or actor["ID"])
+            self._told.put(EOFError("it was closed"))
+        except Exception as error:
+            self._told.put(error)
+
+
+def write(text: str) -> None:
+    """Replace the records as a whole, if they have changed."""
+    if not RECORDS.exists() or RECORDS.read_text() != text:
+        unfinished = RECORDS.with_suffix(".new")
+        unfinished.write_text(text)
+        unfinished.replace(RECORDS)
+    WRITTEN.touch()
+
+
+def stale(found: list[Any], project: str) -> list[str]:
+    """Which of our services are in a network namespace that the server has left: it was started again since.
+
+    The engine does not start these again by itself, and fails to while the server is down.
+    """
+    own = [one for one in found if (one["Config"]["Labels"] or {}).get(inventory.PROJECT_LABEL) == project]
+    servers = {
+        f"{inventory.JOINED}{one['Id']}": one["State"]
+        for one in own
+        if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) == SERVER and one["State"]["Running"]
+    }
+    return [
+        one["Id"]
+        for one in own
+        if (server := servers.get(one["HostConfig"]["NetworkMode"]))
+        and (one["State"]["StartedAt"] < server["StartedAt"] if one["State"]["Running"] else one["State"]["Error"])
+    ]
+
+
+def main() -> str:
+    """Watch until the engine is lost; return why."""
+    domain, project = os.environ["DNS_DOMAIN"], os.environ["PROJECT"]
+    routes = [IPv4Network(route) for route in os.environ["ROUTES"].split()]
+    client = docker.APIClient(base_url=SOCKET, version="auto", timeout=None)
+    try:
+        watch = Watch(client, project)
+        while True:
+            found = watch.containers()
+            running = [one for one in found if one["State"]["Running"]]
+            there = inventory.containers(running, inventory.networks(client.networks()))
+            write(names.unbound_records(*names.names(there, domain, routes), domain, routes))
+            for id_ in stale(found, project):
+                client.restart(id_, timeout=1)
+            watch.wait()
+    except (EOFError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        return f"the engine's socket is lost: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
