@@ -126,7 +126,7 @@ def test_endpoint_that_is_nobodys_is_named_before_anything_starts(team: Team) ->
     before = traces(engine)
     refused = script(lead, project, "up")
     assert refused.returncode == 1
-    assert f"the engine is on {ENGINE_HOST}: change it with `copier update " in refused.stderr
+    assert f"the engine is on {ENGINE_HOST}: change it with `uvx copier update " in refused.stderr
     assert f"--data vpn_host={ENGINE_HOST}`" in refused.stderr
     assert traces(engine) == before
 
