@@ -48,7 +48,7 @@ def _run_in_uv(uv: str, missing: str) -> int:
     script = os.path.abspath(sys.argv[0])
     reason = _fetch(uv, script)
     if reason:
-        mend = "see that this computer reaches the Internet, or the package index that uv is set to"
+        mend = "see that this computer reaches the Internet (or the index that uv is set to) and has room on its disk"
         return _refuse("{}, and uv cannot fetch it ({})".format(missing, reason), mend)
     os.environ[GUARD] = "1"
     command = [uv, "run", "--quiet", "--offline", "--script", script, *sys.argv[1:]]

@@ -1,6 +1,7 @@
 """What the commands' entry points share: options, and errors turned into one sentence and an exit code."""
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from devkit.sites.choice import choose
 from devkit.sites.site import Site, Step
 
 WIDE = 200
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFLICT_MARKER = re.compile(rb"(<{7}|={7}|>{7})(\s|\Z)")
 
 
@@ -125,6 +127,9 @@ def _is_for_a_cluster(options: argparse.Namespace) -> bool:
 
 def sentence(error: UserError | OSError) -> str:
     """Say an error in one line."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}."
-    return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    place = error.filename2 or error.filename or "standard output or a temporary file"
+    if error.errno in DISK_IS_FULL:
+        return f"{place} cannot be written ({error.strerror}): make room there, then run this again."
+    return f"{place}: {error.strerror}." if error.filename else str(error)

@@ -65,7 +65,7 @@ def has_mode(path: Path, mode: int) -> bool:
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write a new file; `sync` brings it to disk.
 
-    Raises FileExistsError when there is one already.
+    Raises FileExistsError when there is one already, and OSError that names the file.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -73,6 +73,9 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         remaining = memoryview(data)
         while remaining:
             remaining = remaining[os.write(descriptor, remaining) :]
+    except OSError as error:
+        error.filename = str(path)  # a write knows only the descriptor
+        raise
     finally:
         os.close(descriptor)
 

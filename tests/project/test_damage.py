@@ -1,5 +1,6 @@
 """What is lost or damaged below local/: it is named with what to do, and never made up for in silence."""
 
+import errno
 import os
 import re
 import shutil
@@ -97,6 +98,56 @@ def test_project_without_any_generation_starts_anew(project: Path) -> None:
     started = run(project, "generate")
     assert started.returncode == 0, started.stderr
     assert "Made the certificates" in started.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "status", "client list"])
+def test_deleted_local_is_named_with_what_it_means_for_old_profiles(
+    project: Path, run_here: RunHere, command: str
+) -> None:
+    shutil.rmtree(project / "local")
+    refusal = run_here(project, *command.split())
+    assert refusal.returncode == 1
+    assert "when local/ was deleted: restore local/pki from your backup, or let `./scripts/generate.py`" in (
+        refusal.stderr
+    )
+    assert "no profile that was made before connects any more" in refusal.stderr
+    assert not (project / "local").exists()
+
+
+def test_new_keys_for_an_old_project_come_after_what_they_mean(pristine: Path, project: Path) -> None:
+    shutil.copytree(pristine / "scripts", project / "scripts")
+    for options in ([], ["--rotate=none"], ["--rotate=leaf"]):  # by hand, and as updates do it
+        shutil.rmtree(project / "local")
+        script = "scripts/generate.py" if not options else str(REPOSITORY / "scripts/generate.py")
+        made = subprocess.run(
+            [sys.executable, script, *options], cwd=project, capture_output=True, text=True, check=True
+        )
+        warning, said = made.stderr.splitlines()
+        assert "no profile that was made before connects any more" in warning, options
+        assert said.startswith("Made the certificates"), options
+        again = subprocess.run([sys.executable, script], cwd=project, capture_output=True, text=True, check=True)
+        assert "no profile" not in again.stderr, options
+    shutil.rmtree(project / "local")
+    assert "no profile" not in run(project, "generate").stderr  # Copier makes the project just now
+
+
+def test_full_disk_is_named_by_the_path_that_did_not_fit(
+    project: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = snapshot(project / "local/pki/current/clients")
+    monkeypatch.setattr(os, "write", refuse)
+    for command in (["client", "add", "carol"], ["generate", "--rotate=leaf"]):
+        full = run_here(project, *command)
+        assert full.returncode == 1
+        (sentence,) = full.stderr.splitlines()
+        (path,) = re.findall("^error: (/.*) cannot be written [(]No space left on device[)]: make room", sentence)
+        assert Path(path).is_relative_to(project / "local")
+    monkeypatch.undo()
+    assert run(project, "client", "list").returncode == 0
+    assert snapshot(project / "local/pki/current/clients") == before
 
 
 def flip(path: Path, part: float, bit: int) -> None:

@@ -301,6 +301,17 @@ def test_another_first_client_is_issued_when_the_answer_changes(project: Path) -
     assert (project / "local/clients/docker-for-mac.ovpn").exists()
 
 
+def test_renamed_first_client_is_said_to_be_a_client_of_its_own_and_what_became_of_the_other(project: Path) -> None:
+    answers = (project / ".copier-answers.yml").read_text()
+    for name, former, options in (("laptop", "docker-for-mac", []), ("desk", "laptop", ["--rotate=leaf"])):
+        (project / ".copier-answers.yml").write_text(answers.replace("docker-for-mac", name))
+        said = run(project, "generate", *options).stderr
+        assert f"{name} is a client of its own, with the profile local/{name}.ovpn" in said
+        assert f"goes on working until `./scripts/client.py revoke {former}`" in said
+        assert "of its own" not in run(project, "generate").stderr
+        run(project, "client", "revoke", former)
+
+
 @pytest.mark.parametrize(
     "name",
     [

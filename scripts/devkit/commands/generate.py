@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,15 @@ from devkit import commandline
 from devkit.answers import Answers, read_answers
 from devkit.errors import UserError
 from devkit.material.changes import ensure_material, record_host, rotate
-from devkit.material.state import first_profiles, has_generation
-from devkit.report.certificates import rotation_text
+from devkit.material.state import first_profiles, former_first_clients, has_generation, was_ever_made
+from devkit.report.certificates import renamed_text, rotation_text
 from devkit.sites.choice import host_of_server
+
+NO_OLD_PROFILE = (
+    "there are no certificates here, as after a clone or when local/ was deleted. New ones are made now: no profile "
+    "that was made before connects any more, and every client needs a new one. Where you have a backup of local/pki, "
+    "put it in the place of the new one."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,7 +28,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--rotate",
         choices=("leaf", "all", "none"),
-        default="none",
         help="renew the certificates under the same CA (leaf), or under a new one (all)",
     )
     parser.add_argument(
@@ -32,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     )
 
     def generate(options: argparse.Namespace) -> None:
-        if options.rotate == "none" and options.revoke == "now":
+        if options.rotate in (None, "none") and options.revoke == "now":
             parser.error("--revoke=now revokes what a rotation replaces: give --rotate=leaf or --rotate=all with it")
         _generate(options)
 
@@ -43,22 +49,30 @@ def _generate(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = _with_host(project, read_answers(project))
     _mend_scripts(project)
+    if not was_ever_made(project) and not _is_new(project, options):
+        commandline.warn([NO_OLD_PROFILE])
+    former = former_first_clients(project, answers)
     now = datetime.now(UTC).replace(microsecond=0)
     console = commandline.messages()
     if record_host(project, answers):
         console.print(f"The profiles lead to {answers.vpn_host}, as Docker's context does.", markup=False)
-    if options.rotate != "none" and has_generation(project):
+    profile = first_profiles(project, answers)[0]
+    if options.rotate in ("leaf", "all") and has_generation(project):
         renewals = rotate(project, answers, options.rotate, options.revoke == "now", now)
         console.print(rotation_text(renewals, answers, options.rotate, options.revoke == "now"))
-        return
-    profiles = ensure_material(project, answers, now)
-    profile = first_profiles(project, answers)[0]
-    if profiles == "made":
-        console.print(f"Made the certificates; the profile is {profile}", markup=False)
     else:
-        console.print(f"The certificates are there already; the profile is {profile}", markup=False)
+        profiles = ensure_material(project, answers, now)
+        found = "Made the certificates" if profiles == "made" else "The certificates are there already"
+        console.print(f"{found}; the profile is {profile}", markup=False)
         if profiles == "changed":
             console.print(f"The profiles have changed: run `{answers.up}`, then import them again.")
+    if former and profile.exists():
+        console.print(renamed_text(former, answers), markup=False)
+
+
+def _is_new(project: Path, options: argparse.Namespace) -> bool:
+    """Whether Copier is just making the project: it runs the template's script, and its updates say what to rotate."""
+    return options.rotate is None and Path(sys.argv[0]).resolve().parent.parent != project.resolve()
 
 
 def _with_host(project: Path, answers: Answers) -> Answers:

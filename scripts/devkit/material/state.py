@@ -17,6 +17,11 @@ from devkit.layout import Layout
 from devkit.material import contents, reading, store
 
 
+def was_ever_made(project: Path) -> bool:
+    """Whether there are keys and certificates, or traces of some."""
+    return store.was_ever_made(Layout(project))
+
+
 def has_generation(project: Path) -> bool:
     """Whether there is a generation in force, whole or not."""
     return os.path.lexists(Layout(project).current)
@@ -43,6 +48,16 @@ def profiles(project: Path, name: str) -> tuple[Path, ...]:
 def first_profiles(project: Path, answers: Answers) -> tuple[Path, ...]:
     """Where the first client's profile of each lane is."""
     return tuple(Layout(project).local / f"{answers.client_name}{lane.profile_suffix}" for lane in vpn.LANES)
+
+
+def former_first_clients(project: Path, answers: Answers) -> tuple[str, ...]:
+    """The clients that the answer `client_name` named before it was changed, if that has not been followed yet.
+
+    Links in local/ still lead to their profiles, and none leads to that of the client that is named now.
+    """
+    suffix = vpn.LANES[0].profile_suffix
+    linked = {path.name.removesuffix(suffix) for path in Layout(project).local.glob(f"*{suffix}") if path.exists()}
+    return () if answers.client_name in linked else tuple(sorted(linked))
 
 
 def read_profile(project: Path, answers: Answers, name: str) -> str:

@@ -42,6 +42,10 @@ RESTORE_ALL = (
     "restore local/pki from your backup, or move it away if there is none: then `./scripts/generate.py` starts "
     "anew, and every client needs a new profile."
 )
+RESTORE_OR_NEW = (
+    "restore local/pki from your backup, or let `./scripts/generate.py` make new ones: then no profile that was made "
+    "before connects any more, and every client needs a new one."
+)
 
 Folders = Mapping[PurePosixPath, int]
 
@@ -157,8 +161,12 @@ def in_force(project: Layout) -> Path:
     """
     link = project.current
     if not os.path.lexists(link):
-        if not was_ever_made(project) or first_run_was_cut_short(project):
+        if first_run_was_cut_short(project):
             raise UserError(f"{project.project} has no certificates yet: run `./scripts/generate.py` first.")
+        if not was_ever_made(project):
+            raise UserError(
+                f"{project.project} has no certificates, as after a clone or when local/ was deleted: {RESTORE_OR_NEW}"
+            )
         raise UserError(f"{link} is missing (the link to the generation in force): {RESTORE_ALL}")
     target = os.readlink(link) if link.is_symlink() else ""
     if not GENERATION_IN_FORCE.fullmatch(target.replace("\\", "/")):

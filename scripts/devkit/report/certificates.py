@@ -67,6 +67,15 @@ def rotation_text(
     )
 
 
+def renamed_text(former: Sequence[str], answers: Answers) -> str:
+    """What became of the client that was the first one before the answer `client_name` was changed."""
+    revoke = " and ".join(f"`./scripts/client.py revoke {name}`" for name in former)
+    return (
+        f"{answers.client_name} is a client of its own, with the profile local/{answers.client_name}.ovpn: the profile "
+        f"of {' and '.join(former)} was not renamed, and goes on working until {revoke}."
+    )
+
+
 def short_serial(credential: Credential) -> str:
     """The last 12 hexadecimal digits of a serial number: enough to tell a project's certificates apart."""
     return f"{credential.serial_number:x}"[-12:]
