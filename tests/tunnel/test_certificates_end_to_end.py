@@ -152,6 +152,23 @@ def test_revocation_cuts_the_session_and_the_others_do_not_notice(mac: Mac, proj
         assert re.search(r"bob +\w+ .* revoked", script(mac, project, "client", "list").stdout)
 
 
+def test_profile_on_two_machines_at_once_is_named_with_what_to_do(mac: Mac, project: Path) -> None:
+    assert script(mac, project, "client", "add", "alice", "bob").returncode == 0
+    names = "bob is used on two machines at once (each ends the other's connection, "
+    renamed = Path(shutil.copy(project / "local/clients/bob.ovpn", mac.home / "bobs-other-computer.ovpn"))
+    with connected(mac, project / "local/clients/alice.ovpn"), connected(mac, project / "local/clients/bob.ovpn"):
+        assert "two machines" not in script(mac, project, "client", "list").stderr
+        with connected(mac, renamed):
+            eventually(lambda: names in script(mac, project, "client", "list").stderr)
+            for command in (("client", "list"), ("status",)):
+                told = script(mac, project, *command)
+                assert names in told.stderr
+                assert "give the second one a client of its own with `./scripts/client.py add NAME`" in told.stderr
+                assert "alice is used" not in told.stderr
+                facts = document(script(mac, project, *command, "--json").stdout)
+                assert any(names in warning for warning in facts["warnings"])
+
+
 def test_revoked_client_is_told_so_at_once(mac: Mac, project: Path) -> None:
     assert script(mac, project, "client", "add", "carol").returncode == 0
     imported = Path(shutil.copy(project / "local/clients/carol.ovpn", mac.home / "carol.ovpn"))

@@ -15,7 +15,7 @@ from devkit.material.changes import add_clients, revoke_client
 from devkit.material.expiry import expiries, expiry_warnings
 from devkit.material.state import find_client, problems, profiles, read_generation, read_profile
 from devkit.report import document
-from devkit.report.certificates import client_table
+from devkit.report.certificates import client_table, contest_warnings
 from devkit.sites.choice import choose
 
 
@@ -59,18 +59,22 @@ def _list(options: argparse.Namespace) -> None:
     generation = read_generation(project)
     commandline.warn(problems(project, answers))
     sessions: list[Session] = []
+    contests: list[str] = []
     unknown: list[str] = []
     for kubernetes in _sites(answers, options):
         try:
-            sessions += choose(project, answers, kubernetes, options.context).sessions()
+            site = choose(project, answers, kubernetes, options.context)
+            sessions += site.sessions()
+            contests += contest_warnings(site.contests())
         except UserError as error:
             unknown.append(f"It is not known who is connected: {error}")
     for sentence in unknown:
         commandline.messages().print(sentence, style="dim", markup=False)
     if options.json:
-        print(json.dumps(document.of_clients(generation, sessions, unknown), indent=2))
+        print(json.dumps(document.of_clients(generation, sessions, [*unknown, *contests]), indent=2))
     else:
         commandline.show(client_table(generation, sessions))
+        commandline.warn(contests)
     commandline.warn(expiry_warnings(expiries(generation), _now()))
 
 

@@ -3,15 +3,18 @@
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from devkit import commandline, host
 from devkit.answers import Answers, read_answers
+from devkit.errors import UserError
 from devkit.facts import EngineFacts
 from devkit.material.state import first_profiles, problems, read_generation
 from devkit.report import cluster, document, engine
 from devkit.report.access import make_access
+from devkit.report.certificates import contest_warnings
 from devkit.sites.site import Site
 
 
@@ -39,6 +42,9 @@ def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> N
     found = site.facts()
     now = datetime.now(UTC)
     access = make_access(answers, first_profiles(project, answers), read_generation(project), now)
+    contests: list[str] = []
+    with suppress(UserError):  # a server that does not answer is no reason to print no report
+        contests += contest_warnings(site.contests())
     system, folder = host.operating_system(), Path.cwd()
     facts: document.Document
     if isinstance(found, EngineFacts):
@@ -48,6 +54,7 @@ def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> N
         in_cluster = cluster.make_report(access, found)
         facts, text = document.of_cluster(in_cluster), cluster.as_text(in_cluster, system, folder)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(document.with_warnings(facts, contests), indent=2))
     else:
         commandline.show(text)
+        commandline.warn(contests)

@@ -1,6 +1,6 @@
 """What the user is told of certificates: all clients, and what a rotation did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,6 +13,7 @@ from devkit.keys.x509 import Credential
 from devkit.material.changes import Renewal
 from devkit.material.rotation import RotationKind
 from devkit.report.access import MOST_ROWS
+from devkit.vpn.lane import Contest
 
 
 def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
@@ -65,6 +66,16 @@ def rotation_text(
         Text(f"Import the new profile again:  local/{name}.ovpn (Tunnelblick: open local/{name}.tblk)"),
         Text("Further clients' profiles:     local/clients/"),
     )
+
+
+def contest_warnings(contests: Iterable[Contest]) -> Iterator[str]:
+    """A sentence for each client that two machines are at once."""
+    for contest in contests:
+        yield (
+            f"{contest.client} is used on two machines at once (each ends the other's connection, {contest.times} "
+            f"times in the last {contest.seconds} seconds): give the second one a client of its own with "
+            "`./scripts/client.py add NAME`."
+        )
 
 
 def renamed_text(former: Sequence[str], answers: Answers) -> str:

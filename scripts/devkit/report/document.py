@@ -4,6 +4,7 @@ What is there stays; what is added needs no new version.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from devkit.facts import Session
 from devkit.keys.model import Client, Generation
@@ -52,13 +53,18 @@ def of_cluster(report: ClusterReport) -> Document:
     }
 
 
-def of_clients(generation: Generation, sessions: Sequence[Session], unknown: Sequence[str]) -> Document:
-    """What `client list --json` prints; `unknown` says why sessions may be missing."""
+def with_warnings(report: Document, more: Sequence[str]) -> Document:
+    """The same document with more warnings."""
+    return {**report, "warnings": [*cast("Sequence[str]", report["warnings"]), *more]}
+
+
+def of_clients(generation: Generation, sessions: Sequence[Session], warnings: Sequence[str]) -> Document:
+    """What `client list --json` prints; `warnings` say why sessions may be missing, or what is odd about them."""
     live = generation.live_clients
     return {
         "version": VERSION,
         "clients": [_client(client, client in live, sessions) for client in generation.clients],
-        "warnings": list(unknown),
+        "warnings": list(warnings),
     }
 
 

@@ -21,6 +21,7 @@ from devkit.sites.kubectl import Kubectl
 from devkit.sites.pods import is_leaving, is_ready
 from devkit.sites.release import NAMESPACE, SERVERS, Release
 from devkit.sites.site import Refusal, Step
+from devkit.vpn.lane import Contest, Inside
 
 
 class ClusterSite:
@@ -113,10 +114,16 @@ class ClusterSite:
 
     def sessions(self) -> tuple[Session, ...]:
         """Ask the servers of all replicas. Raises UserError when one that is ready does not answer."""
+        return tuple(session for inside in self._servers() for lane in vpn.LANES for session in lane.sessions(inside))
+
+    def contests(self) -> tuple[Contest, ...]:
+        """Ask the servers of all replicas. Raises as `sessions`."""
+        return tuple(contest for inside in self._servers() for lane in vpn.LANES for contest in lane.contests(inside))
+
+    def _servers(self) -> Iterator[Inside]:
         exec_ = self._kubectl.command("exec", "--stdin", "--namespace", NAMESPACE, "--container", "vpn")
         servers = [pod for pod in self._release.pods(SERVERS) if is_ready(pod) and not is_leaving(pod)]
-        names = [pod["metadata"]["name"] for pod in servers]
-        return tuple(session for name in names for lane in vpn.LANES for session in lane.sessions([*exec_, name, "--"]))
+        return ([*exec_, pod["metadata"]["name"], "--"] for pod in servers)
 
     def refuse(self, client: str) -> Refusal:
         """The chart restarts the servers when another client is revoked, which ends every session once."""

@@ -16,6 +16,7 @@ from devkit.sites import ownership
 from devkit.sites.docker import host_of_context
 from devkit.sites.services import Services
 from devkit.sites.site import Refusal, Step
+from devkit.vpn.lane import Contest
 
 
 class EngineSite:
@@ -87,6 +88,12 @@ class EngineSite:
         if not self.loaded():
             return ()
         return tuple(session for lane in vpn.LANES for session in lane.sessions(self._services.in_server()))
+
+    def contests(self) -> tuple[Contest, ...]:
+        """Ask the server."""
+        if not self.loaded():
+            return ()
+        return tuple(contest for lane in vpn.LANES for contest in lane.contests(self._services.in_server()))
 
     def refuse(self, client: str) -> Refusal:
         """The server reads the CRL whenever a client connects; a session that is open goes on until it is ended."""

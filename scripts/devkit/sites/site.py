@@ -8,6 +8,7 @@ from typing import Protocol
 from devkit.checks import Check
 from devkit.facts import ClusterFacts, EngineFacts, Session
 from devkit.keys.model import Generation
+from devkit.vpn.lane import Contest
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Site(Protocol):
 
     def sessions(self) -> tuple[Session, ...]:
         """The connected clients, none when the server does not run."""
+
+    def contests(self) -> tuple[Contest, ...]:
+        """The clients that two machines are at once, none when the server does not run."""
 
     def refuse(self, client: str) -> Refusal:
         """Let the running server know who is revoked, and end that client's sessions."""

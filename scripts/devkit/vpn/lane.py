@@ -15,6 +15,15 @@ Inside = Sequence[str]  # the words that run a program in the server's container
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Two machines that are one client at once: each connection ends the other's, so often within so many seconds."""
+
+    client: str
+    times: int
+    seconds: int
+
+
+@dataclass(frozen=True)
 class Lane:
     """One VPN protocol. Paths of the server's files are below `configs/`, those of clients' below `profiles/`.
 
@@ -42,4 +51,5 @@ class Lane:
     opening_steps: Callable[[str, OperatingSystem], Sequence[str]]  # how apps open a profile, by its path
 
     sessions: Callable[[Inside], tuple[Session, ...]]
+    contests: Callable[[Inside], tuple[Contest, ...]]
     end_sessions: Callable[[Inside, str], int]  # of a client, telling it not to come back; returns how many there were

@@ -44,5 +44,6 @@ OPENVPN = Lane(
     bundle_suffixes=(".tblk",),
     opening_steps=profile.opening_steps,
     sessions=management.sessions,
+    contests=management.contests,
     end_sessions=management.end_sessions,
 )

@@ -3,6 +3,7 @@
 `inside` are the words that run a program in the server's container with its standard input, such as `docker exec`.
 """
 
+import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,15 @@ from typing import IO, cast
 
 from devkit.errors import UserError, most_telling
 from devkit.facts import Session
+from devkit.vpn.lane import Contest
+
+LOGGED = re.compile(r"[0-9]+,[A-Z]*,")
+SESSION_ENDED_BY_ANOTHER = re.compile(
+    r"(?P<time>[0-9]+),[A-Z]*,(\S+ )?MULTI: new connection by client '(?P<client>[^']+)' will cause previous"
+)
+CONTEST_SECONDS = 180
+FEWEST_OF_A_CONTEST = 3
+STILL_GOING_ON_SECONDS = 60  # two machines over UDP take half as long
 
 
 def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
@@ -29,6 +39,30 @@ def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
         for row in rows
         if row[1] != "UNDEF"
     )
+
+
+def contests(inside: Sequence[str]) -> tuple[Contest, ...]:
+    """The clients that two machines are at once. Raises as `sessions`."""
+    return contests_in(_ask(inside, "log all"))
+
+
+def contests_in(log: Sequence[str]) -> tuple[Contest, ...]:
+    """The same, from the server's last 250 lines, each after its time: TIME,FLAGS,MESSAGE.
+
+    Over TCP one machine ends the other's connection about every second, over UDP about every half minute. A machine
+    that lost its network and comes back ends its own, but not that often.
+    """
+    times = [int(line.split(",")[0]) for line in log if LOGGED.match(line)]
+    ended: dict[str, list[int]] = {}
+    for line in log:
+        if match := SESSION_ENDED_BY_ANOTHER.match(line):
+            ended.setdefault(match["client"], []).append(int(match["time"]))
+    found = []
+    for client, at in ended.items():
+        lately = [time for time in at if time > times[-1] - CONTEST_SECONDS]
+        if len(lately) >= FEWEST_OF_A_CONTEST and lately[-1] > times[-1] - STILL_GOING_ON_SECONDS:
+            found.append(Contest(client, len(lately), times[-1] - lately[0]))
+    return tuple(found)
 
 
 def end_sessions(inside: Sequence[str], client: str) -> int:
