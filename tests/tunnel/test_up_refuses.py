@@ -1,6 +1,7 @@
 """What `up.py` and `down.py` check before they act: one clear sentence each, exit code 1, and nothing changed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_no_docker_at_all(pristine: Path) -> None:
 
 def test_library_that_is_missing_is_named_with_the_way_to_it(pristine: Path, tmp_path: Path) -> None:
     (tmp_path / "python_on_whales.py").write_text("raise ModuleNotFoundError('no', name='python_on_whales')\n")
-    environment = os.environ | {"PATH": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PATH": "/nowhere", "HOME": "/nowhere", "PYTHONPATH": str(tmp_path)}
     for name in ("up", "status", "down"):
         run = run_script(pristine, name, environment)
         assert run.returncode == 1
@@ -148,7 +149,20 @@ def test_route_that_collides_with_the_computers_own_network(placed: Path, mac: M
 
 def test_no_certificates(placed: Path, mac: Mac) -> None:
     shutil.rmtree(placed / "local")
-    assert "run `./scripts/generate.py` first" in refused(mac, placed)
+    assert "or let `./scripts/generate.py` make new ones" in refused(mac, placed)
+
+
+def test_server_whose_keys_were_deleted_is_taken_down_by_the_command_that_is_named(placed: Path, mac: Mac) -> None:
+    up(mac, placed)
+    shutil.rmtree(placed / "local")
+    assert script(mac, placed, "generate").returncode == 0
+    said = refused(mac, placed)
+    assert f"was started from {placed} with other keys than local/ has now" in said
+    assert sentence(script(mac, placed, "down")) == said
+    (command,) = re.findall("take it down with `(.*)`[.]$", said)
+    mac.run("sh", "-c", command)
+    up(mac, placed)
+    assert script(mac, placed, "down").returncode == 0
 
 
 def test_another_devkit_on_the_same_engine(placed: Path, mac: Mac) -> None:

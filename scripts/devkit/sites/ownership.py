@@ -34,6 +34,10 @@ class Identity:
             return False
         if container.server:
             return container.server in self.serial_numbers
+        return self.started_here(container)
+
+    def started_here(self, container: Container) -> bool:
+        """Whether Compose started a container from a folder of this path, on whichever computer."""
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
 
     def is_former(self, container: Container) -> bool:
@@ -51,6 +55,15 @@ def is_a_devkits(container: Container) -> bool:
     return container.service in (*SERVICES, *FORMER_SERVICES)
 
 
+def server_of_other_keys(container: Container) -> tuple[str, str]:
+    """What is wrong and what to do where this folder's server runs and its keys are gone: no script knows it."""
+    return (
+        f"the server on this engine was started from {container.folder} with other keys than local/ has now",
+        "restore local/pki from your backup or, if the server is yours, take it down with `docker compose "
+        f"--project-name {container.project} down`",
+    )
+
+
 def in_the_way(
     identity: Identity, others: Iterable[Container], networks: Iterable[Network], own: Iterable[Container],
     volume: str | None,
@@ -63,7 +76,9 @@ def in_the_way(
     ours = {identity.project_name, *(container.project for container in own)}
     foreign = [one for one in networks if one.bridge in (BRIDGE, FORMER_BRIDGE) and one.project not in ours]
     other = next(iter(others), None)
-    if other and is_a_devkits(other):
+    if other and is_a_devkits(other) and identity.started_here(other):
+        problem, mend = server_of_other_keys(other)
+    elif other and is_a_devkits(other):
         problem = f"another devkit, {other.project} in {other.folder}, is on this engine"
         mend = "take it down first (`./scripts/down.py` in its folder)"
     elif other:

@@ -26,6 +26,8 @@ from devkit.sites.ownership import (
     SERVER,
     Identity,
     identity_of,
+    is_a_devkits,
+    server_of_other_keys,
 )
 
 HEALTH_CHECKS: Mapping[str, list[str]] = {
@@ -112,8 +114,10 @@ class Services:
 
         Raises UserError, also when rules are left.
         """
-        others = self.others()
+        others, identity = self.others(), self.identity()
         for container in others:
+            if is_a_devkits(container) and identity.started_here(container):
+                raise UserError("{}: {}.".format(*server_of_other_keys(container)))
             if container.project == self._project_name:
                 raise UserError(
                     f"the Compose project {container.project} on this engine is another one, in {container.folder}: "
