@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from devkit.keys.model import Generation
 from devkit.material.changes import add_clients, revoke_client, rotate
 from devkit.material.state import problems, read_generation
 
-from tests.conftest import RunHere, snapshot
+from tests.conftest import REPOSITORY, RunHere, snapshot
 from tests.generations import NOW, run
 from tests.whole import assert_whole
 
