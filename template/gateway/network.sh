@@ -99,7 +99,7 @@ number=0
 address=${VPN_SUBNET%.*}.$((number * size + 1))
 cluster_dns=""
 if [ -n "${POD_NAME:-}" ]; then
-    cluster_dns=$(awk '$1 == "nameserver" && $2 !~ /:/ { print $2; exit }' /etc/resolv.conf)
+    cluster_dns=$(awk '$1 == "nameserver" && $2 !~ /:|^127[.]/ { print $2; exit }' /etc/resolv.conf)
 fi
 
 choose_backend

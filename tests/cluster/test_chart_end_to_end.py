@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, copy_project
 from tests.docker_desktop import Engine, Mac
+from tests.kubernetes.kubelet import CLUSTER_DNS
 from tests.kubernetes.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.project.test_readme import commands
 from tests.vpn import connected, eventually, fetch, script, start_client, web
@@ -71,6 +72,34 @@ def test_ordinary_pod_opens_pods_and_services(mac: Mac, engine: Engine, project:
         assert mac.run("ping", "-c", "2", "-W", "1", one.node.address, check=False).returncode == 1
         mac.run("ip", "route", "del", f"{one.node.address}/32", "via", "10.213.94.1")
     assert our_rules(engine) == []  # the node's packet filter is not touched
+
+
+def test_clusters_own_dns_is_asked_through_the_tunnel(mac: Mac, project: Path, one: Cluster) -> None:
+    conf = """
+        server:
+            username: ""
+            chroot: ""
+            pidfile: ""
+            interface: 0.0.0.0
+            access-control: 0.0.0.0/0 allow
+            local-zone: "cluster.local." static
+            local-data: "web.default.svc.cluster.local. A 10.96.7.7"
+    """
+    serve = f"echo '{conf}' > /tmp/dns.conf && exec unbound -d -c /tmp/dns.conf"
+    labels = {"app": "dns"}
+    one.api.put({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "dns", "namespace": "kube-system", "labels": labels},
+        "spec": {"containers": [{"name": "dns", "image": "d4m-devkit-names", "command": ["sh", "-c", serve]}]},
+    })  # fmt: skip
+    one.api.put({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+        "spec": {"type": "ClusterIP", "clusterIP": CLUSTER_DNS, "selector": labels,
+                 "ports": [{"port": 53, "protocol": "UDP", "name": "dns"}]},
+    })  # fmt: skip
+    install(one, project)
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        look = ["dig", "+short", "+tries=1", "+time=2", "@10.213.94.1", "web.default.svc.cluster.local"]
+        eventually(lambda: mac.run(*look, check=False).stdout == "10.96.7.7\n")
 
 
 def helm_test(cluster: Cluster) -> subprocess.CompletedProcess[str]:

@@ -30,6 +30,7 @@ from tests.kubernetes.store import Api, Refusal
 Document = dict[str, Any]
 
 POD_NETWORK = "pods"
+CLUSTER_DNS = "10.96.0.10"  # where a Service of a cluster's DNS would be
 GRAVE = "grave"  # a bridge that nobody is on
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_PROBES = 2.0  # of a container that is healthy; a manifest's own are longer
@@ -197,7 +198,9 @@ class Node:
                          "--sysctl", "net.ipv4.ip_forward=0",
                          "--stop-signal", "KILL", "--cap-drop", "ALL", *names, BASE_IMAGE, "sleep",
                          "infinity")  # fmt: skip
-            shared = ["--network", f"container:{self.container(name, 'pause')}"]
+            self._resolver.write_text(f"nameserver {CLUSTER_DNS}\n")
+            resolver = f"--mount=type=bind,source={self._resolver},target=/etc/resolv.conf,readonly"
+            shared = ["--network", f"container:{self.container(name, 'pause')}", resolver]
         pod["status"] = {"phase": "Pending", "hostIP": self.address, "podIP": self._pod_address(pod)}
         if not self._initialise(pod, shared):
             return
@@ -397,6 +400,10 @@ class Node:
             self._engine.run("ip", "route", "replace", address, "dev", GRAVE)
 
     # The proxy of Services, and Docker Desktop's load balancer.
+
+    @property
+    def _resolver(self) -> Path:
+        return self._hosts.with_name("resolv.conf")
 
     @property
     def _hosts(self) -> Path:
