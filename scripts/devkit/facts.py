@@ -98,6 +98,7 @@ class EngineFacts:
 
     engine: Engine
     containers: tuple[Container, ...]
+    networks: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ echo "$*" >> "$here/asked"
 noun=$1
 verb=$2
 shift 2
-case $verb in
-ls) cat "$here/$noun.ids" ;;
-inspect) cat "$here/$noun.json"; cat "$here/$noun.error" >&2 2> /dev/null; test ! -s "$here/$noun.error" ;;
+case "$noun $verb" in
+"info --format") echo '{"ServerVersion": "29.0.0"}' ;;
+"context inspect") echo '[{"Name": "default", "Endpoints": {"docker": {"Host": "unix:///s"}}}]' ;;
+*" ls") cat "$here/$noun.ids" ;;
+*" inspect") cat "$here/$noun.json"; cat "$here/$noun.error" >&2 2> /dev/null; test ! -s "$here/$noun.error" ;;
 esac
 """
 NETWORK = {
@@ -72,7 +74,7 @@ def inspected(number: int, **changed: Any) -> dict[str, Any]:
 
 def test_container_has_all_that_a_name_or_a_report_is_made_of(engine: Path, tmp_path: Path) -> None:
     holds(engine, "container", [inspected(1)])
-    (one,) = Docker(tmp_path).containers()
+    (one,) = Docker(tmp_path).survey()[2]
     assert (one.name, one.id, one.image) == ("shop-web-1", f"{1:064x}", "nginx")
     assert (one.project, one.service, one.labels["team"]) == ("shop", "web", "a")
     assert (one.state, one.health) == ("running", "healthy")
@@ -91,7 +93,7 @@ def test_container_in_anothers_network_has_its_addresses(engine: Path, tmp_path:
         2, HostConfig={"NetworkMode": f"container:{of_its_own['Id']}"}, NetworkSettings=nothing, State={}
     )
     holds(engine, "container", [joined, of_its_own])
-    one, two = Docker(tmp_path).containers()
+    one, two = Docker(tmp_path).survey()[2]
     assert (two.shares, two.attachments) == ("shop-web-1", one.attachments)
     assert (two.published, two.health) == ((), None)
 
@@ -100,15 +102,15 @@ def test_engine_is_asked_as_often_for_many_as_for_one(engine: Path, tmp_path: Pa
     asked = []
     for number in (1, 120):
         holds(engine, "container", map(inspected, range(number)))
-        assert len(Docker(tmp_path).containers()) == number
+        assert len(Docker(tmp_path).survey()[2]) == number
         asked.append(len((engine / "asked").read_text().splitlines()))
         (engine / "asked").unlink()
-    assert asked == [4, 4]
+    assert asked == [6, 6]
 
 
 def test_what_goes_meanwhile_is_left_out(engine: Path, tmp_path: Path) -> None:
     holds(engine, "container", [inspected(1)], gone=["f" * 64])
-    assert [one.name for one in Docker(tmp_path).containers()] == ["shop-web-1"]
+    assert [one.name for one in Docker(tmp_path).survey()[2]] == ["shop-web-1"]
     (engine / "container.error").write_text("Cannot connect to the Docker daemon\n")
     with pytest.raises(UserError, match="Docker refused: Cannot connect"):
-        Docker(tmp_path).containers()
+        Docker(tmp_path).survey()[2]

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -46,6 +47,7 @@ class Docker:
 
     def __init__(self, project: Path) -> None:
         self.client = DockerClient(compose_files=[Layout(project).compose], compose_project_directory=project)
+        self._engine: Engine | None = None
 
     @property
     def command(self) -> list[str]:
@@ -57,9 +59,13 @@ class Docker:
                 "Docker is not installed here (there is no `docker` command): install it first."
             ) from None
 
-    @explained()
     def engine(self) -> Engine:
-        """Ask the engine for its facts. Raises UserError when there is no Docker here or no engine answers."""
+        """The engine's facts, asked for once. Raises UserError when there is no Docker here or no engine answers."""
+        self._engine = self._engine or self._asked()
+        return self._engine
+
+    @explained()
+    def _asked(self) -> Engine:
         command = [*self.command, "info", "--format", "{{json .}}"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         info = cast("dict[str, object]", json.loads(answer.stdout)) if answer.stdout.startswith("{") else {}
@@ -90,13 +96,17 @@ class Docker:
         """What tells this engine from all others."""
         return str(self.client.system.info().id)
 
+    def survey(self) -> tuple[Engine, tuple[Network, ...], tuple[Container, ...]]:
+        """The engine, its networks and its running containers, asked for side by side. Raises UserError."""
+        with ThreadPoolExecutor() as pool:
+            engine, networks = pool.submit(self.engine), pool.submit(self.networks)
+            running = pool.submit(self._inspected, "container")
+            # The engine first: it says best why nothing answers.
+            return engine.result(), networks.result(), inventory.containers(running.result(), networks.result())
+
     def networks(self) -> tuple[Network, ...]:
         """All networks of the engine."""
         return inventory.networks(self._inspected("network"))
-
-    def containers(self) -> tuple[Container, ...]:
-        """All running containers of the engine, ours included, by name."""
-        return inventory.containers(self._inspected("container"), self.networks())
 
     def labelled(self, label: str, running: bool = False) -> tuple[Container, ...]:
         """The containers with a label (NAME or NAME=VALUE), by name; with `running`, only those that run."""

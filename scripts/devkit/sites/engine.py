@@ -14,7 +14,7 @@ from devkit.keys.model import Generation
 from devkit.material.state import fingerprint
 from devkit.sites import ownership
 from devkit.sites.docker import host_of_context
-from devkit.sites.services import Services
+from devkit.sites.services import FINGERPRINT_LABEL, Services
 from devkit.sites.site import Refusal, Step
 from devkit.vpn.lane import Contest
 
@@ -69,11 +69,12 @@ class EngineSite:
 
     def facts(self) -> EngineFacts:
         """The engine and the user's containers on it."""
-        if self.loaded() is None:
-            raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
+        engine, networks, containers = self._docker.survey()
         identity = self._services.identity()
-        users = tuple(container for container in self._docker.containers() if not identity.owns(container))
-        return EngineFacts(self._docker.engine(), users)
+        if not any(identity.owns(container) and FINGERPRINT_LABEL in container.labels for container in containers):
+            raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
+        users = tuple(container for container in containers if not identity.owns(container))
+        return EngineFacts(engine, users, networks)
 
     def loaded(self) -> str | None:
         """What the label of the server's container says."""
