@@ -66,8 +66,8 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     assert "Service       LoadBalancer at localhost, port 1194" in up.stdout
     assert "Pods          10.244.0.0/16: reached" in up.stdout
     assert "Services      10.96.0.0/12: reached" in up.stdout
-    assert re.search(rf"Service +default +web +{service} +http://{service} +yes", up.stdout)
-    assert re.search(rf"Pod +default +web +{pod} +http://{pod} +yes", up.stdout)
+    assert re.search(rf"Service +web +{service} +http://{service} +yes", up.stdout)
+    assert re.search(rf"Pod +web +{pod} +http://{pod} +yes", up.stdout)
     assert "warning" not in up.stdout
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         assert [fetch(mac, pod), fetch(mac, service)] == ["200", "200"]

@@ -132,8 +132,8 @@ def test_every_command_of_the_documents_works_in_its_order(tmp_path: Path, uv: M
             if command == "./scripts/down.py --images":
                 assert mac.run("docker", "ps", "--all", "--format", "{{.Names}}").stdout == "web\n"
             if command == "./scripts/up.py --kubernetes":
-                assert re.search(r"Service +default +web +10\.96\.145\.10 +http://10\.96\.145\.10 +yes", said)
-                assert re.search(r"Pod +default +web +10\.1\.0\.2 +http://10\.1\.0\.2 +yes", said)
+                assert re.search(r"Service +web +10\.96\.145\.10 +http://10\.96\.145\.10 +yes", said)
+                assert re.search(r"Pod +web +10\.1\.0\.2 +http://10\.1\.0\.2 +yes", said)
             if command == "./scripts/client.py list --kubernetes":
                 assert re.search("^alice ", said, re.MULTILINE)
             if command.endswith("--values our-own.yaml"):

@@ -107,7 +107,9 @@ def test_many_places_are_cut_short_and_those_of_the_user_come_first(project: Pat
     others = [Pod("kube-system", f"pod-{number}", IPv4Address(f"172.16.1.{number}"), ()) for number in range(30)]
     lines = printed(report_of(project, AT_HOME, *others, own)).splitlines()
     heading = next(number for number, line in enumerate(lines) if line.startswith("Kind"))
-    assert "http://172.16.0.9:8080" in lines[heading + 1]
+    assert lines[heading + 1] == "Namespace default"
+    assert "http://172.16.0.9:8080" in lines[heading + 2]
+    assert "31 of 31 Services and pods reached" in lines
     assert "and 11 more: kubectl get services,pods --all-namespaces" in lines
 
 
@@ -171,7 +173,8 @@ def test_ports_that_no_browser_opens_stay_beside_the_urls(project: Path) -> None
 def test_user_who_may_list_nothing_reads_so_instead_of_a_heading_alone(project: Path) -> None:
     text = printed(report_of(project, AT_HOME))
     assert "No Service and no pod is visible here: you may not list them in all namespaces" in text
-    assert "Namespace" not in text
+    assert "Kind" not in text
+    assert "kubectl create deployment hello --image=nginx:alpine --port=80 --context k3s" in text
 
 
 def test_pod_that_is_not_ready_says_what_it_is_doing() -> None:

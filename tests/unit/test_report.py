@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from devkit.answers import read_answers
-from devkit.facts import Attachment, Container, Engine, EngineFacts
+from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.material.changes import add_clients
 from devkit.material.state import first_profiles, read_generation
 from devkit.report.access import make_access
@@ -70,7 +70,10 @@ def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
 
 
 def test_document_and_report_hold_the_same_facts(project: Path) -> None:
-    there = container("bridge", "172.30.0.5", "80/tcp", "5432/tcp")
+    there = replace(
+        container("bridge", "172.30.0.5", "80/tcp", "5432/tcp"), project="shop", service="web", health="unhealthy",
+        published=(PublishedPort("80/tcp", "127.0.0.1", 8080),),
+    )  # fmt: skip
     away = replace(container("bridge", "192.168.9.5"), name="two")
     shortly_before_the_leaves_end = NOW + timedelta(days=810)
     made = report(project, engine(), there, away, now=shortly_before_the_leaves_end)
@@ -82,6 +85,11 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "addresses": [{"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None}],
             "ports": ["80/tcp", "5432/tcp"],
             "urls": ["http://172.30.0.5"],
+            "project": "shop",
+            "service": "web",
+            "state": "running",
+            "health": "unhealthy",
+            "published": [{"port": "80/tcp", "host_address": "127.0.0.1", "host_port": 8080}],
         },
         {
             "name": "two",
@@ -91,6 +99,11 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             ],
             "ports": [],
             "urls": [],
+            "project": None,
+            "service": None,
+            "state": "running",
+            "health": None,
+            "published": [],
         },
     ]
     assert [end["name"] for end in document["certificates"]] == ["authority", "server", "docker-for-mac"]
@@ -102,18 +115,50 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
     ]
     rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
     for fact in (
+        "Project shop",
+        "one net 172.30.0.5 http://172.30.0.5 yes, but unhealthy",
+        "5432/tcp",
+        "Without a project",
+        "two net 192.168.9.5 no: outside the routes",
+        "1 of 2 containers reached",
         f"Endpoint {endpoint['host']}:{endpoint['port']} ({endpoint['protocol']})",
         f"Engine {about['version']} on {about['operating_system']}",
         f"Profile {Path(document['profile']).relative_to(project)}",
         f"Routes {' '.join(document['routes'])}",
         *ends,
-        "one net 172.30.0.5 http://172.30.0.5 yes",
-        "5432/tcp",
-        "two net 192.168.9.5 no: outside the routes",
         f"'routes=[{', '.join([*document['routes'], '192.168.9.0/24'])}]'",
         *(f"warning: {warning}" for warning in document["warnings"]),
     ):
         assert any(fact in row for row in rows), fact  # in this order
+
+
+def test_what_a_browser_opens_comes_first_by_project_and_as_people_count(project: Path) -> None:
+    def named(name: str, *ports: str, of: str | None = None) -> Container:
+        return replace(container("bridge", "172.30.0.5", *ports), name=name, project=of)
+
+    made = report(
+        project, engine(), named("db-1", of="shop"), named("web-10", "80/tcp", of="shop"), named("alone"),
+        named("web-2", "80/tcp", of="shop"), named("a-worker", of="jobs"), named("site", "80/tcp"),
+    )  # fmt: skip
+    lines = printed(made, project).partition("\n\n6 of 6")[0].splitlines()
+    assert [line.split(" net ")[0].strip() for line in lines[1:]] == [
+        "Project shop", "web-2", "web-10", "db-1", "", "Without a project", "site", "alone", "",
+        "Project jobs", "a-worker",
+    ]  # fmt: skip
+
+
+def test_container_that_is_paused_or_starting_is_said_to_be_so(project: Path) -> None:
+    there = container("bridge", "172.30.0.5")
+    for changed, said in (
+        ({"state": "paused"}, "yes, but paused"), ({"health": "starting"}, "yes, but starting"),
+        ({"health": "healthy"}, "172.30.0.5         yes\n"),
+    ):  # fmt: skip
+        assert said in printed(report(project, engine(), replace(there, **cast("Any", changed))), project)
+
+
+def test_container_without_a_place_of_its_own_has_its_row(project: Path) -> None:
+    nowhere = replace(container("bridge", "172.30.0.5"), attachments=())
+    assert "no: it has no IPv4 address" in printed(report(project, engine(), nowhere), project)
 
 
 @pytest.mark.parametrize(

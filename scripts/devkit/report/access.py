@@ -88,6 +88,16 @@ def ports_cell(urls: Sequence[str], ports: Collection[str]) -> Text:
     return Text("\n".join(filter(None, [*urls, " ".join(others)])))
 
 
+def both(address: str, ports: Text) -> Text:
+    """An address and, below it, its ports: for a table that has no room for them side by side."""
+    return Text("\n").join([Text(address), *([ports] if ports else [])])
+
+
+def summary(reached: int, all_: int, what: str) -> Text:
+    """How many are reached, in one line."""
+    return Text(f"{reached} of {all_} {what} reached", style="green" if reached == all_ else "yellow")
+
+
 def how_to_add(
     routes: Sequence[IPv4Network], missed: Sequence[IPv4Network], up: str = "up.py"
 ) -> Iterable[RenderableType]:
@@ -95,8 +105,10 @@ def how_to_add(
     if missed:
         all_routes = ", ".join(str(network) for network in (*routes, *missed))
         yield ""
-        yield Text(f"To reach what is outside the routes, commit this project to git and run this; then run {up} and")
-        yield Text("import the profile again:")
+        yield Text(
+            f"To reach what is outside the routes, commit this project to git and run this; then run {up} and import "
+            "the profile again:"
+        )
         # Whole, whatever the terminal's width: it is there to be copied.
         command = f"  {CHANGE_ANSWER} 'routes=[{all_routes}]'"
         yield Text(command, no_wrap=True, overflow="ignore")

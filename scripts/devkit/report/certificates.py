@@ -1,6 +1,7 @@
 """What the user is told of certificates: all clients, and what a rotation did."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,33 +9,66 @@ from rich.text import Text
 
 from devkit.answers import Answers
 from devkit.facts import Session
-from devkit.keys.model import Generation
+from devkit.keys.model import Client, Generation
 from devkit.keys.x509 import Credential
 from devkit.material.changes import Renewal
 from devkit.material.rotation import RotationKind
 from devkit.report.access import MOST_ROWS
+from devkit.report.table import Column, Fitting, Section, natural
 from devkit.vpn.lane import Contest
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A client, and its sessions."""
+
+    client: Client
+    live: bool
+    sessions: tuple[Session, ...]
+
+
+def _lines(lines: Iterable[str]) -> Text:
+    return Text("\n".join(lines))
+
+
+def _connected(row: _Row) -> Text:
+    return _lines(_since(session) for session in row.sessions) if row.live else Text("revoked", style="yellow")
+
+
+def _connected_from(row: _Row) -> Text:
+    """The same with addresses, for a table that has no room for them side by side."""
+    told = (f"{_since(one)}\nfrom {one.real_address}\nas {one.vpn_address}" for one in row.sessions)
+    return Text("\n").join([*([] if row.live else [_connected(row)]), *([_lines(told)] if row.sessions else [])])
+
+
+def _since(session: Session) -> str:
+    return f"{session.since:%Y-%m-%d %H:%M} UTC"
+
+
+_CLIENT = Column[_Row]("Client", lambda row: Text(row.client.name), breaks=16)
+_SERIAL = Column[_Row]("Serial", lambda row: Text(short_serial(row.client.credential)))
+_ISSUED = Column[_Row]("Issued", lambda row: Text(f"{row.client.credential.certificate.not_valid_before_utc:%Y-%m-%d}"))
+_EXPIRES = Column[_Row]("Expires", lambda row: Text(f"{row.client.credential.expiry:%Y-%m-%d}"))
+_CONNECTED = Column[_Row]("Connected", _connected, whole=True)
+_FROM = Column[_Row]("From", lambda row: _lines(session.real_address for session in row.sessions))
+_ADDRESS = Column[_Row]("Address", lambda row: _lines(session.vpn_address for session in row.sessions))
+_BOTH = Column[_Row]("Connected", _connected_from, whole=True)
+_LAYOUTS = (
+    (_CLIENT, _SERIAL, _ISSUED, _EXPIRES, _CONNECTED, _FROM, _ADDRESS),
+    (_CLIENT, _SERIAL, _ISSUED, _EXPIRES, _BOTH),
+    (_CLIENT, _SERIAL, _EXPIRES, _BOTH),
+    (_CLIENT, _EXPIRES, _BOTH),
+)
 
 
 def client_table(generation: Generation, sessions: Sequence[Session]) -> RenderableType:
     """All clients: name, serial number, issued, expiry, and since when and from where they are connected."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("Client", "Serial", "Issued", "Expires", "Connected", "From", "Address"):
-        table.add_column(heading, no_wrap=True)
     live = {client.name for client in generation.live_clients}
-    for client in generation.clients:
-        own = [session for session in sessions if session.client == client.name]
-        since = [Text(f"{session.since:%Y-%m-%d %H:%M} UTC") for session in own]
-        table.add_row(
-            Text(client.name),
-            short_serial(client.credential),
-            f"{client.credential.certificate.not_valid_before_utc:%Y-%m-%d}",
-            f"{client.credential.expiry:%Y-%m-%d}",
-            Text("\n").join(since) if client.name in live else Text("revoked", style="yellow"),
-            "\n".join(session.real_address for session in own),
-            "\n".join(session.vpn_address for session in own),
-        )
-    return table
+    rows = [
+        _Row(client, client.name in live, tuple(one for one in sessions if one.client == client.name))
+        for client in sorted(generation.clients, key=lambda client: natural(client.name))
+    ]
+    return Fitting(_LAYOUTS, [Section("", rows)])
 
 
 def rotation_text(

@@ -1,13 +1,14 @@
 """The connection report of a server in a cluster."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from devkit import checks, reachability
@@ -17,7 +18,18 @@ from devkit.facts import Cluster, ClusterEndpoint, ClusterFacts, Pod, Service
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
 from devkit.reachability import OUTSIDE, Reachability
-from devkit.report.access import MOST_ROWS, Access, access_table, how_to_add, ports_cell, verdict, warning_lines
+from devkit.report.access import (
+    MOST_ROWS,
+    Access,
+    access_table,
+    both,
+    how_to_add,
+    ports_cell,
+    summary,
+    verdict,
+    warning_lines,
+)
+from devkit.report.table import Column, Fitting, Section, natural
 
 Kind = Literal["Service", "Pod"]
 
@@ -61,15 +73,14 @@ def make_report(access: Access, facts: ClusterFacts) -> ClusterReport:
         access=access,
         cluster=cluster,
         endpoint=facts.endpoint,
-        # What the user made comes before what the cluster is made of.
-        objects=tuple(sorted(found, key=lambda one: one.namespace == "kube-system")),
+        objects=_in_order(found),
         missed=tuple(network for network in networks if not routed(network, answers.routes)),
         warnings=(*expiry_warnings(access.expiries, access.now), *_endpoint_warnings(answers, facts)),
     )
 
 
 def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> RenderableType:
-    """The report for a person who works on this system, in this folder."""
+    """The report for a person who works on this system, in this folder: first what can be opened."""
     cluster, routes = report.cluster, report.access.answers.routes
     nodes = f"{len(cluster.nodes)} node{'' if len(cluster.nodes) == 1 else 's'}" if cluster.nodes else "nodes unknown"
     where = [
@@ -84,7 +95,7 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
     ]
     facts = access_table(report.access, where, system, folder, networks)
     tail = [*how_to_add(routes, report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
-    return Group(facts, "", _table(report.objects), *tail)
+    return Group(*_objects(report), "", facts, *tail)
 
 
 def _service_line(endpoint: ClusterEndpoint) -> str:
@@ -103,17 +114,53 @@ def _network_line(networks: Sequence[IPv4Network], routes: Sequence[IPv4Network]
     return line
 
 
-def _table(objects: Sequence[ReportedObject]) -> RenderableType:
-    if not objects:
-        return Text("No Service and no pod is visible here: you may not list them in all namespaces, or none runs yet.")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("Kind", "Namespace", "Name", "Address", "Ports", "Reached"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Address", "Ports", "Reached"))
-    for one in objects[:MOST_ROWS]:
-        ports = ports_cell(one.urls, one.ports)
-        table.add_row(one.kind, Text(one.namespace), Text(one.name), one.address, ports, verdict(one.reachability))
-    more = len(objects) - MOST_ROWS
-    return Group(table, f"and {more} more: kubectl get services,pods --all-namespaces") if more > 0 else table
+_KIND = Column[ReportedObject]("Kind", lambda one: Text(one.kind))
+_NAME = Column[ReportedObject]("Name", lambda one: Text(one.name), breaks=20)
+_ADDRESS = Column[ReportedObject]("Address", lambda one: Text(one.address))
+_PORTS = Column[ReportedObject]("Ports", lambda one: ports_cell(one.urls, one.ports))
+_BOTH = Column[ReportedObject]("Address", lambda one: both(one.address, ports_cell(one.urls, one.ports)))
+_REACHED = Column[ReportedObject]("Reached", lambda one: verdict(one.reachability))
+_LAYOUTS = ((_KIND, _NAME, _ADDRESS, _PORTS, _REACHED), (_KIND, _NAME, _BOTH, _REACHED), (_NAME, _BOTH, _REACHED))
+
+
+def _objects(report: ClusterReport) -> Iterable[RenderableType]:
+    """The Services and pods by namespace, in the report's order, as many as one reads."""
+    if not report.objects:
+        yield Text("No Service and no pod is visible here: you may not list them in all namespaces, or none runs yet.")
+        yield Text("Start one to look at:")
+        context = f" --context {shlex.quote(report.cluster.context)}"
+        yield Text(
+            f"  kubectl create deployment hello --image=nginx:alpine --port=80{context}",
+            no_wrap=True,
+            overflow="ignore",
+        )
+        yield Text("Then ./scripts/status.py --kubernetes says what to open.")
+        return
+    namespaces = itertools.groupby(report.objects[:MOST_ROWS], key=lambda one: one.namespace)
+    yield Fitting(_LAYOUTS, [Section(f"Namespace {name}", list(objects)) for name, objects in namespaces])
+    if report.objects[MOST_ROWS:]:
+        yield f"and {len(report.objects) - MOST_ROWS} more: kubectl get services,pods --all-namespaces"
+    yield ""
+    reached = sum(one.reachability.reached for one in report.objects)
+    yield summary(reached, len(report.objects), "Services and pods")
+
+
+def _in_order(found: Sequence[ReportedObject]) -> tuple[ReportedObject, ...]:
+    """By namespace: first what a browser opens, and what the user made before what the cluster is made of."""
+    opened = {one.namespace for one in found if one.urls}
+    return tuple(
+        sorted(
+            found,
+            key=lambda one: (
+                one.namespace == "kube-system",
+                one.namespace not in opened,
+                natural(one.namespace),
+                not one.urls,
+                one.kind == "Pod",
+                natural(one.name),
+            ),
+        )
+    )
 
 
 def _reported(kind: Kind, found: Service | Pod, answers: Answers) -> ReportedObject:

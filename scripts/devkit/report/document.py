@@ -68,6 +68,11 @@ def of_clients(generation: Generation, sessions: Sequence[Session], warnings: Se
     }
 
 
+def of_error(error: Exception) -> Document:
+    """What `status --watch --json` prints while there is nothing else to say."""
+    return {"version": VERSION, "error": str(error)}
+
+
 def _access(access: Access) -> dict[str, object]:
     answers = access.answers
     return {
@@ -97,6 +102,14 @@ def _container(container: ReportedContainer) -> Document:
         "addresses": [_place(place) for place in container.places],
         "ports": list(container.ports),
         "urls": list(container.urls),
+        "project": container.project,
+        "service": container.service,
+        "state": container.state,
+        "health": container.health,
+        "published": [
+            {"port": one.port, "host_address": one.host_address, "host_port": one.host_port}
+            for one in container.published
+        ],
     }
 
 

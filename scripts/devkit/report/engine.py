@@ -1,20 +1,31 @@
 """The connection report of a server on an engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from devkit import checks, reachability
-from devkit.facts import Attachment, Container, Engine, EngineFacts
+from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
-from devkit.reachability import REACHED, UNKNOWN_FILTER, Reachability
-from devkit.report.access import Access, access_table, how_to_add, ports_cell, verdict, warning_lines
+from devkit.reachability import NO_ADDRESS, REACHED, UNKNOWN_FILTER, Reachability
+from devkit.report.access import (
+    Access,
+    access_table,
+    both,
+    how_to_add,
+    ports_cell,
+    summary,
+    verdict,
+    warning_lines,
+)
+from devkit.report.table import Column, Fitting, Section, natural
+
+HELLO = "docker run --rm --detach --name hello nginx:alpine"  # small, and it says so in a browser
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,11 @@ class ReportedContainer:
     places: tuple[Place, ...]
     ports: tuple[str, ...]
     urls: tuple[str, ...]
+    project: str | None
+    service: str | None
+    state: str
+    health: str | None
+    published: tuple[PublishedPort, ...]
 
 
 @dataclass(frozen=True)
@@ -66,37 +82,91 @@ def make_report(access: Access, facts: EngineFacts) -> EngineReport:
 
 
 def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> RenderableType:
-    """The report for a person who works on this system, in this folder."""
+    """The report for a person who works on this system, in this folder: first what can be opened."""
     answers = report.access.answers
     where = [("Engine", f"{report.engine.version} on {report.engine.operating_system}")]
     if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
         where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
     facts = access_table(report.access, where, system, folder)
     tail = [*how_to_add(answers.routes, report.missed), *warning_lines(report.warnings)]
-    return Group(facts, "", _table(report.containers), *tail)
+    return Group(*_containers(report.containers), "", facts, *tail)
 
 
-def _table(containers: Sequence[ReportedContainer]) -> RenderableType:
+@dataclass(frozen=True)
+class _Row:
+    """A container in one of its networks; in the first of them with what it has in all."""
+
+    container: ReportedContainer
+    place: Place
+    is_first: bool
+
+
+def _ports(row: _Row) -> Text:
+    return ports_cell(row.container.urls, row.container.ports) if row.is_first else Text()
+
+
+def _verdict(row: _Row) -> Text:
+    said, container = verdict(row.place.reachability), row.container
+    trouble = container.state if container.state != "running" else container.health
+    if row.place.reachability.reached and trouble not in (None, "healthy"):
+        return Text(f"yes, but {trouble}", style="yellow")
+    return said
+
+
+_NAME = Column[_Row]("Container", lambda row: Text(row.container.name if row.is_first else ""), breaks=20)
+_NETWORK = Column[_Row]("Network", lambda row: Text(row.place.network), breaks=16)
+_ADDRESS = Column[_Row]("Address", lambda row: Text(row.place.address or "-"))
+_PORTS = Column[_Row]("Ports", _ports)
+_BOTH = Column[_Row]("Address", lambda row: both(row.place.address or "-", _ports(row)))
+_REACHED = Column[_Row]("Reached", _verdict)
+_LAYOUTS = ((_NAME, _NETWORK, _ADDRESS, _PORTS, _REACHED), (_NAME, _NETWORK, _BOTH, _REACHED), (_NAME, _BOTH, _REACHED))
+
+
+def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableType]:
+    """The containers by project: first those that a browser opens, and the projects that have such."""
     if not containers:
-        return Text("No container is running yet; whatever you start is reached at once, without reconnecting.")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("Container", "Network", "Address", "Ports", "Reached"):
-        # What may be copied or clicked stays in one piece.
-        table.add_column(heading, overflow="fold", no_wrap=heading != "Reached")
+        yield Text("No container is running yet. Start one to look at:")
+        yield Text(f"  {HELLO}", no_wrap=True, overflow="ignore")
+        yield Text(
+            "Then ./scripts/status.py says what to open. Whatever you start is reached at once, without reconnecting."
+        )
+        return
+    projects: dict[str, list[ReportedContainer]] = {}
+    for container in sorted(containers, key=lambda one: (not one.urls, natural(one.name))):
+        projects.setdefault(container.project or "", []).append(container)
+    first = sorted(projects, key=lambda name: (not projects[name][0].urls, not name, natural(name)))
+    of_none = "Without a project" if len(projects) > 1 else ""
+    headings = {name: f"Project {name}" if name else of_none for name in first}
+    yield Fitting(_LAYOUTS, [Section(headings[name], list(_rows(projects[name]))) for name in first])
+    yield ""
+    reached = sum(any(place.reachability.reached for place in container.places) for container in containers)
+    yield summary(reached, len(containers), "containers")
+
+
+def _rows(containers: Iterable[ReportedContainer]) -> Iterator[_Row]:
+    """First the place that the URLs lead to."""
     for container in containers:
-        first = (Text(container.name), ports_cell(container.urls, container.ports))
-        for place in container.places:
-            name, ports = first
-            table.add_row(name, Text(place.network), place.address or "-", ports, verdict(place.reachability))
-            first = (Text(""), Text(""))
-    return table
+        places = sorted(container.places, key=lambda place: not place.reachability.reached)
+        for number, place in enumerate(places or [Place("-", None, NO_ADDRESS)]):
+            yield _Row(container, place, is_first=not number)
 
 
 def _reported(container: Container, routes: Sequence[IPv4Network], best: Reachability) -> ReportedContainer:
     places = tuple(_place(attachment, routes, best) for attachment in container.attachments)
     addresses = [place.address for place in places if place.address and place.reachability.reached]
     urls = reachability.urls(addresses[0], container.ports) if addresses else ()
-    return ReportedContainer(container.name, container.image, places, container.ports, urls)
+    return ReportedContainer(
+        name=container.name,
+        image=container.image,
+        places=places,
+        ports=container.ports,
+        urls=urls,
+        project=container.project,
+        service=container.service,
+        state=container.state,
+        health=container.health,
+        published=container.published,
+    )
 
 
 def _place(attachment: Attachment, routes: Sequence[IPv4Network], best: Reachability) -> Place:
