@@ -2,13 +2,16 @@
 
 import argparse
 import errno
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from devkit.answers import Answers
@@ -17,7 +20,7 @@ from devkit.layout import Layout
 from devkit.sites.choice import choose
 from devkit.sites.site import Site, Step
 
-WIDE = 200
+WIDE = 1000  # more than any line has: what a program reads is not folded
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFLICT_MARKER = re.compile(rb"(<{7}|={7}|>{7})(\s|\Z)")
 
@@ -74,7 +77,18 @@ def show(result: RenderableType) -> None:
         return
     text = StringIO()
     Console(file=text, width=WIDE).print(result)
-    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), flush=True)
+
+
+@contextmanager
+def redrawn() -> Iterator[Callable[[RenderableType], None]]:
+    """Give what shows a result in the place of the one before, or below it when a program reads it."""
+    console = Console()
+    if not console.is_terminal:
+        yield show
+        return
+    with Live(console=console, refresh_per_second=2) as live:  # also where nothing changes but the terminal's size
+        yield lambda result: live.update(result, refresh=True)
 
 
 def messages() -> Console:
@@ -111,8 +125,12 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
         parser_.error("--context and --values go with --kubernetes")
     try:
         body(options)
+        print(end="", flush=True)  # while it can still be caught that nobody reads it
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         if options.debug:
             raise
