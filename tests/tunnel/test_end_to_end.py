@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy_project
-from tests.docker_desktop import Engine, Mac, lab
+from tests.docker_desktop import WEB_IMAGE, Engine, Mac, lab
 from tests.schema import document
 from tests.vpn import Client, connected, eventually, fetch, place, script, up, web
 
@@ -68,6 +68,18 @@ RULES_OF_AN_OPEN_FIREWALL = [
     "filter -A D4M-TO -j DROP",
     "filter -A DOCKER-USER -j D4M",
 ]
+
+
+def test_first_thing_to_look_at_is_one_command_away(mac: Mac, project: Path) -> None:
+    said = script(mac, project, "status").stdout
+    (command,) = re.findall(r"^  (docker run .*)$", said, re.MULTILINE)
+    mac.run("docker", "tag", WEB_IMAGE, command.split()[-1])  # no registry is in reach
+    mac.run("sh", "-c", command)
+    (url,) = re.findall(r"http://\S+", script(mac, project, "status").stdout)
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        assert "Welcome to nginx" in mac.run("curl", "--silent", "--max-time", "10", url).stdout
+    mac.run("docker", "rm", "--force", "hello")
+    mac.run("docker", "image", "rm", command.split()[-1])
 
 
 def test_without_the_vpn_the_same_fetch_times_out(mac: Mac, project: Path, on_default_bridge: str) -> None:

@@ -75,8 +75,8 @@ def _report(project: Path, answers: Answers, site: Site) -> tuple[document.Docum
 def _contests(site: Site) -> Sequence[str]:
     """A sentence for each client that is used on two machines; a server that does not answer hinders no report."""
     with suppress(UserError):
-        return contest_warnings(site.contests())
-    return ()
+        return list(contest_warnings(site.contests()))
+    return []
 
 
 def _watch(project: Path, answers: Answers, site: Site, as_json: bool) -> None:
