@@ -15,7 +15,7 @@ from devkit.keys.x509 import KeyType
 from devkit.layout import ANSWERS_FILE, Layout
 
 # What users are told to type: it takes no new version of the template; the last renews no certificates either.
-UPDATE = "uvx copier update --trust --vcs-ref=:current:"
+UPDATE = "uvx copier update --trust --defaults --vcs-ref=:current:"
 NEW_CA = f"{UPDATE} --data rotate=all"
 CHANGE_ANSWER = f"{UPDATE} --data rotate=none --data"
 

@@ -83,7 +83,7 @@ class Newcomer:
             assert (self.folder / words[1] / "Contents/Resources/config.ovpn").exists()
             return ""
         line = command.replace("gh:org/d4m-devkit", str(self._template))
-        line = re.sub(r"^uvx copier (\w+)", r"uvx copier \1 --defaults", line)
+        line = line.replace("uvx copier copy", "uvx copier copy --defaults")  # which is the only one that asks
         environment = [f"{name}={value}" for name, value in self._environment.items()]
         run = self._cluster.mac.run("env", *environment, "sh", "-c", line, cwd=self.folder, check=False)
         assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
@@ -118,7 +118,7 @@ def test_every_command_of_the_documents_works_in_its_order(tmp_path: Path, uv: M
             if command.startswith("uvx copier copy") and page == "docs/kubernetes.md":
                 newcomer.folder = mac.home
                 one.start_web("web")
-            if command == "uvx copier update --trust":
+            if command == "uvx copier update --trust --defaults":
                 released(tmp_path / "template", "v1.1.0")
             if command.startswith("curl"):
                 with connected(mac, newcomer.folder / "local/docker-for-mac.ovpn"):

@@ -1,12 +1,15 @@
 """A real `copier update` of a git-tracked project: rotation, template upgrades, and what must survive them."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from devkit.answers import read_answers
 from devkit.material.state import read_generation
 
@@ -14,6 +17,26 @@ from tests.conftest import REPOSITORY, snapshot
 from tests.whole import BLOCK, assert_whole
 
 COPIER = [sys.executable, "-m", "copier"]
+
+# An answer to every question that is stored, none of them its default; most are asked only after a yes.
+OTHER_ANSWERS: dict[str, Any] = {
+    "project_name": "shop",
+    "client_name": "alice",
+    "vpn_host": "192.0.2.7",
+    "kubernetes": "k3s",
+    "vpn_listen": "192.0.2.8",
+    "vpn_port": 30095,
+    "vpn_protocol": "udp",
+    "vpn_subnet": "10.213.95.0/24",
+    "routes": ["192.168.7.0/24", "10.42.0.0/16"],
+    "service_type": "NodePort",
+    "image_registry": "registry.example.org/team",
+    "ingress": "traefik",
+    "gateway_api": True,
+    "key_type": "ed25519",
+    "certificate_days": 90,
+    "authority_days": 2000,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -156,8 +179,8 @@ def test_new_project_name_leaves_old_and_new_profiles_working(template: Path, tm
     ("options", "words"),
     [
         (["--data=rotate=sideways"], "sideways"),
-        (["--data=rotate=none", "--data=revoke=now"], '"now" revokes what a rotation replaces'),
-        (["--data=rotate=none", "--data=revoke=now", "--data=routes=[10.9.0.0/16]"], "use leaf or all for rotate"),
+        (["--data=rotate=none", "--data=revoke=now"], '"now" needs rotate=leaf or rotate=all'),
+        (["--data=rotate=none", "--data=revoke=now", "--data=routes=[10.9.0.0/16]"], "needs rotate=leaf or rotate=all"),
     ],
 )
 def test_rotation_that_there_is_not_is_refused_before_anything_is_written(
@@ -193,6 +216,96 @@ def test_port_is_published_where_a_new_host_is(template: Path, tmp_path: Path) -
         assert answer(*data) == listen
         published = "${D4M_LISTEN:-127.0.0.1}" if data == ["vpn_host="] else listen
         assert f'ports: ["{published}:1194:1194/tcp"]' in (project / "compose.yaml").read_text()
+
+
+def stored(project: Path) -> dict[str, Any]:
+    """The answers that are in their file."""
+    document: dict[str, Any] = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    return {name: value for name, value in document.items() if not name.startswith("_")}
+
+
+def as_data(answers: dict[str, Any]) -> list[str]:
+    return [
+        f"--data={name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in answers.items()
+    ]
+
+
+def test_every_answer_that_was_given_survives_every_update(template: Path, tmp_path: Path) -> None:
+    project = tmp_path / "devkit"
+    run(tmp_path, *COPIER, "copy", "--trust", "--defaults", *as_data(OTHER_ANSWERS), str(template), str(project))
+    git(project, "init", "--quiet")
+    assert stored(project) == OTHER_ANSWERS
+    questions = yaml.safe_load((REPOSITORY / "copier.yml").read_text())
+    not_stored = {"more_questions", "rotate", "revoke"}
+    assert {name for name in questions if not name.startswith("_")} == OTHER_ANSWERS.keys() | not_stored
+    for data in ([], ["--data=more_questions=yes"], ["--data=vpn_port=30096"], ["--data=ingress=none"], []):
+        commit(project, "Before an update")
+        update(project, "--vcs-ref=:current:", "--data=rotate=none", *data)
+    assert stored(project) == {
+        **{name: value for name, value in OTHER_ANSWERS.items() if name != "gateway_api"},  # which is Traefik's
+        "vpn_port": 30096,
+        "ingress": "none",
+    }
+
+
+def test_every_answer_that_an_update_is_given_is_stored(template: Path, tmp_path: Path) -> None:
+    project = scaffold(template, tmp_path / "devkit")
+    by_default = stored(project)
+    given: dict[str, Any] = {}
+    names = list(OTHER_ANSWERS)
+    for part in (names[:8], names[8:]):
+        now = {name: OTHER_ANSWERS[name] for name in part}
+        given |= now
+        update(project, "--vcs-ref=:current:", "--data=rotate=none", *as_data(now))
+        assert stored(project) == by_default | given
+        commit(project, "Further answers")
+
+
+def test_answers_of_before_questions_were_left_out_survive_the_update(template: Path, tmp_path: Path) -> None:
+    newest = git(template, "rev-parse", "HEAD").strip()
+    changes = git(template, "log", "--format=%H", "-S", "more_questions", "--", "copier.yml").split()
+    git(template, "tag", "--force", "v1.0.0", f"{changes[-1]}^")
+    git(template, "tag", "v2.0.0", newest)
+    project = tmp_path / "devkit"
+    copy = [*COPIER, "copy", "--trust", "--defaults", "--vcs-ref=v1.0.0", *as_data(OTHER_ANSWERS)]
+    run(tmp_path, *copy, str(template), str(project))
+    git(project, "init", "--quiet")
+    commit(project, "devkit")
+    assert stored(project) == OTHER_ANSWERS
+    update(project)
+    assert "v2.0.0" in (project / ".copier-answers.yml").read_text()
+    assert stored(project) == OTHER_ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("before", "data", "said"),
+    [
+        ({"routes": ["10.9.0.0/16", "172.16.0.0/12"]}, "vpn_subnet=10.9.1.0/24", "drop 10.9.0.0/16"),
+        ({"vpn_subnet": "192.0.2.0/24"}, "vpn_host=192.0.2.7", "not 192.0.2.0/24: vpn_host is in it"),
+        ({"authority_days": 2000}, "certificate_days=3000", "use 3000 to 36500, not 2000"),
+    ],
+)
+def test_stored_answer_that_another_makes_wrong_is_refused_and_not_replaced_by_the_default(
+    template: Path, tmp_path: Path, before: dict[str, Any], data: str, said: str
+) -> None:
+    project = tmp_path / "devkit"
+    run(tmp_path, *COPIER, "copy", "--trust", "--defaults", *as_data(before), str(template), str(project))
+    git(project, "init", "--quiet")
+    commit(project, "devkit")
+    command = [
+        *COPIER,
+        "update",
+        "--trust",
+        "--defaults",
+        "--vcs-ref=:current:",
+        "--data=rotate=none",
+        f"--data={data}",
+    ]
+    refusal = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert refusal.returncode != 0
+    assert said in refusal.stderr.splitlines()[-1]
+    assert git(project, "status", "--porcelain") == ""
+    assert stored(project).items() >= before.items()
 
 
 def test_conflict_that_an_update_leaves_is_named_and_gets_into_no_profile(template: Path, tmp_path: Path) -> None:

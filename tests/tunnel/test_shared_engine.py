@@ -160,7 +160,7 @@ def test_context_that_leads_elsewhere_starts_nothing_and_changes_no_profile(team
         # The other one: the answer.
         lead.run("docker", "context", "use", "elsewhere")
         (advice,) = re.findall(r"`copier (update [^`]*)`", sentence)
-        lead.run(*copier, *advice.split(), "--defaults", "--quiet", cwd=project)
+        lead.run(*copier, *advice.split(), "--quiet", cwd=project)
         assert remotes(project / "local/docker-for-mac.ovpn") == ["remote 192.0.2.2 1194"]
         up(lead, project)
         assert lead.run("docker", "port", "d4m-devkit-vpn-1").stdout == "1194/tcp -> 192.0.2.2:1194\n"

@@ -76,15 +76,15 @@ def test_cluster_that_says_nothing_of_its_networks(project: Path) -> None:
         (ClusterEndpoint("LoadBalancer", ("lb.example.org",), 1194, None), "lb.example.org", None),
         (
             ClusterEndpoint("LoadBalancer", ("192.0.2.9",), 1194, None), "127.0.0.1",
-            "the Service is at 192.0.2.9:1194: change them with `uvx copier update --trust --vcs-ref=:current: "
-            "--data rotate=none --data vpn_host=192.0.2.9 --data vpn_port=1194`",
+            "the Service is at 192.0.2.9:1194: change them with `uvx copier update --trust --defaults "
+            "--vcs-ref=:current: --data rotate=none --data vpn_host=192.0.2.9 --data vpn_port=1194`",
         ),
         (ClusterEndpoint("NodePort", ("192.0.2.7",), 30094, None), "192.0.2.7", "the Service is at 192.0.2.7:30094"),
         (
             ClusterEndpoint("LoadBalancer", (), 1194, None), "127.0.0.1",
-            "this cluster has no load balancer: choose another way in with `uvx copier update --trust "
+            "this cluster has no load balancer: choose another way in with `uvx copier update --trust --defaults "
             "--vcs-ref=:current: --data rotate=none --data service_type=ClusterIP` or `uvx copier update --trust "
-            "--vcs-ref=:current: --data rotate=none --data service_type=NodePort --data vpn_port=31194`.",
+            "--defaults --vcs-ref=:current: --data rotate=none --data service_type=NodePort --data vpn_port=31194`.",
         ),
     ],
 )  # fmt: skip

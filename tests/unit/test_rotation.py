@@ -417,7 +417,7 @@ def test_ended_server_certificate_is_explained_before_anything_else(project: Pat
     refusal = run(project, "up")
     assert refusal.returncode == 1
     assert "the server's certificate expired on" in refusal.stderr
-    assert "copier update --trust --vcs-ref=:current:" in refusal.stderr
+    assert "copier update --trust --defaults --vcs-ref=:current:" in refusal.stderr
 
 
 def test_answers_of_an_older_template_are_refused_with_a_mend(project: Path) -> None:
