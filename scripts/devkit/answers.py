@@ -1,8 +1,8 @@
 """What the user answered Copier, read once into one frozen and validated object."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, cast
@@ -160,6 +160,15 @@ def parse_answers(document: Mapping[str, object], recorded: str | None = None, c
         certificate_days=certificate_days,
         authority_days=_whole_number(document, "authority_days", certificate_days, 36500),
     )
+
+
+def with_routes(answers: Answers, routes: Sequence[str]) -> Answers:
+    """The same answers with other routes. Raises UserError, which names the first bad one."""
+    try:
+        checked = _routes({"routes": list(routes)}, answers.vpn_subnet, _ipv4_or_none(answers.vpn_host))
+    except ValueError as problem:
+        raise UserError(str(problem)) from None
+    return replace(answers, routes=checked)
 
 
 def address_to_listen_on(vpn_host: str) -> IPv4Address:

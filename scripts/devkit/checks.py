@@ -128,7 +128,7 @@ def routes(answers: Answers, own: Iterable[Interface], harmless: Iterable[IPv4Ne
             if overlap(route, interface.network) and not problem:
                 own_network = f"this computer's own network {interface.network} ({interface.name})"
                 problem = f"{route} collides with {own_network}"
-    mend = f"choose others with `{CHANGE_ANSWER} 'routes=[...]'` (or vpn_subnet=...)"
+    mend = f"choose others with `./scripts/routes.py` (add, remove), or with `{CHANGE_ANSWER} vpn_subnet=...`"
     return check("routes", problem, mend, "no route hides a network that this computer is in")
 
 

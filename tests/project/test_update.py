@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -351,6 +352,46 @@ def test_new_routes_reach_every_profile(template: Path, tmp_path: Path) -> None:
     assert "The profiles have changed: run `./scripts/up.py --kubernetes`, then import them again." in said
     assert archived(project) == ["0001"]
     assert_whole(project)
+
+
+def test_command_for_routes_leaves_what_an_update_would(template: Path, tmp_path: Path) -> None:
+    project = tmp_path / "devkit"
+    copy = [*COPIER, "copy", "--trust", "--defaults", "--data=kubernetes=k3s", "--data=vpn_listen=192.0.2.7"]
+    run(tmp_path, *copy, str(template), str(project))
+    (project / "client/client.conf").write_text(
+        (project / "client/client.conf").read_text() + "route 10.9.9.0 255.255.255.0\n"
+    )
+    (project / "compose.yaml").write_text("# ours\n" + (project / "compose.yaml").read_text())
+    git(project, "init", "--quiet")
+    commit(project, "devkit")
+    for change, routes in [
+        (
+            ["add", "192.168.7.0/24", "10.0.0.0/9"],
+            "[172.16.0.0/12, 10.42.0.0/16, 10.43.0.0/16, 192.168.7.0/24, 10.0.0.0/9]",
+        ),
+        (["remove", "10.42.0.0/16", "172.16.0.0/12"], "[10.43.0.0/16, 192.168.7.0/24, 10.0.0.0/9]"),
+    ]:
+        updated = shutil.copytree(project, tmp_path / f"updated-{change[0]}", symlinks=True)
+        update(updated, "--vcs-ref=:current:", "--data=rotate=none", f"--data=routes={routes}")
+        before = snapshot(project)
+        run(project, sys.executable, "scripts/routes.py", *change)
+        assert files(project) == files(updated)
+        changed = {name for name, entry in files(project).items() if entry != before[name]}
+        generation = "local/pki/archive/0001"
+        assert changed == {
+            ".copier-answers.yml", "client/client.conf", "compose.yaml", f"{generation}/values.yaml",
+            f"{generation}/profiles/docker-for-mac.ovpn",
+            f"{generation}/profiles/docker-for-mac.tblk/Contents/Resources/config.ovpn",
+        }  # fmt: skip
+        commit(project, "Other routes")
+    update(project, "--vcs-ref=:current:", "--data=rotate=none")
+    assert git(project, "status", "--porcelain") == ""
+
+
+def files(project: Path) -> dict[str, tuple[int, bytes]]:
+    """All that is in a project, but for what git keeps and Python compiled."""
+    found = snapshot(project)
+    return {name: entry for name, entry in found.items() if not name.startswith(".git/") and "__pycache__" not in name}
 
 
 def test_project_of_an_older_commit_updates_to_the_newest_and_loses_nothing(tmp_path: Path) -> None:

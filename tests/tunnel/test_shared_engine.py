@@ -90,9 +90,8 @@ def test_whole_story_of_a_team(team: Team, tmp_path: Path) -> None:
         lead.run("docker", "network", "create", "--subnet", "192.168.7.0/24", "elsewhere")
         outside = web(lead, "--name", "outside", "--network", "elsewhere")
         text = script(lead, project, "up").stdout
-        (advice,) = re.findall(r"copier (update .*routes=.*)", text)
-        lead.run("sh", "-c", f"{sys.executable} -m copier {advice} --defaults --quiet", cwd=project)
-        commit(project)
+        (advice,) = re.findall(r"\./(scripts/routes\.py add .*)", text)
+        lead.run(sys.executable, *advice.split(), cwd=project)
         up(lead, project)
         profile = handed_over(project / "local/clients/alice.ovpn", alice)
     with connected(alice, profile) as again:

@@ -1,6 +1,6 @@
 """Changes to the project's secrets: each holds the lock, reads what is in force, and stores what follows from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -47,6 +47,18 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
             generation = rotation.with_clients(generation, [answers.client_name], answers, now)
         changed = _update(paths, generation, answers)
     return "made" if made else "changed" if changed else "unchanged"
+
+
+def change_answers(project: Path, change: Callable[[], Answers], now: datetime) -> tuple[Answers, bool]:
+    """Let `change` write other answers while nobody else does, and bring the profiles up to date with them.
+
+    Returns the new answers, and whether a profile has changed. Raises as `change` and as `ensure_material`.
+    """
+    paths = Layout(project)
+    with store.locked(paths):
+        generation = _settled(paths, now)
+        answers = change()
+        return answers, _update(paths, generation, answers)
 
 
 def record_host(project: Path, answers: Answers) -> bool:

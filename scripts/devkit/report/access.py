@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from devkit import vpn
-from devkit.answers import CHANGE_ANSWER, Answers
+from devkit.answers import Answers
 from devkit.host import OperatingSystem
 from devkit.keys.model import Generation
 from devkit.material.expiry import Expiry, expiries
@@ -98,19 +98,13 @@ def summary(reached: int, all_: int, what: str) -> Text:
     return Text(f"{reached} of {all_} {what} reached", style="green" if reached == all_ else "yellow")
 
 
-def how_to_add(
-    routes: Sequence[IPv4Network], missed: Sequence[IPv4Network], up: str = "up.py"
-) -> Iterable[RenderableType]:
+def how_to_add(missed: Sequence[IPv4Network], up: str = "up.py") -> Iterable[RenderableType]:
     """The finished command that adds the networks that the routes miss; `up` is what to run after it."""
     if missed:
-        all_routes = ", ".join(str(network) for network in (*routes, *missed))
         yield ""
-        yield Text(
-            f"To reach what is outside the routes, commit this project to git and run this; then run {up} and import "
-            "the profile again:"
-        )
+        yield Text(f"To reach what is outside the routes, run this; then run {up} and import the profile again:")
         # Whole, whatever the terminal's width: it is there to be copied.
-        command = f"  {CHANGE_ANSWER} 'routes=[{all_routes}]'"
+        command = f"  ./scripts/routes.py add {' '.join(map(str, missed))}"
         yield Text(command, no_wrap=True, overflow="ignore")
 
 

@@ -94,7 +94,7 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
         ("Services", _network_line(cluster.service_networks, routes)),
     ]
     facts = access_table(report.access, where, system, folder, networks)
-    tail = [*how_to_add(routes, report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
+    tail = [*how_to_add(report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
     return Group(*_objects(report), "", facts, *tail)
 
 

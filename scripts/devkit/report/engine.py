@@ -88,7 +88,7 @@ def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> Rend
     if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
         where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
     facts = access_table(report.access, where, system, folder)
-    tail = [*how_to_add(answers.routes, report.missed), *warning_lines(report.warnings)]
+    tail = [*how_to_add(report.missed), *warning_lines(report.warnings)]
     return Group(*_containers(report.containers), "", facts, *tail)
 
 
