@@ -118,7 +118,9 @@ def test_port_taken(placed: Path, mac: Mac) -> None:
     eventually(lambda: "on" in (mac.home / "listener.log").read_text())
     said = refused(mac, placed)
     assert "127.0.0.1:1194/tcp cannot be published because it is taken by another program" in said
-    assert "`uvx copier update --trust --defaults --vcs-ref=:current: --data rotate=none --data vpn_port=NUMBER`" in said
+    assert (
+        "`uvx copier update --trust --defaults --vcs-ref=:current: --data rotate=none --data vpn_port=NUMBER`" in said
+    )
     process.kill()
     process.wait()
 
