@@ -59,7 +59,7 @@ def server_certificate(generation: Generation, now: datetime) -> Check:
 
 def engine(found: Engine) -> Check:
     """An engine must answer; this one has."""
-    return check("engine", None, "", f"{found.version} on {found.operating_system}")
+    return Check("engine", "passed", f"{found.version} on {found.operating_system}")
 
 
 def port(answers: Answers, reason: str | None) -> Check:
@@ -161,7 +161,7 @@ def service_address(answers: Answers, endpoint: ClusterEndpoint) -> Check:
 
 def packet_filter(backend: str) -> Check:
     """The firewall must know the engine's packet filter; engines before 28 do not name theirs."""
-    known = backend.split("+", maxsplit=1)[0] in ("", "iptables", "nftables")
+    known = backend.partition("+")[0] in ("", "iptables", "nftables")
     problem = (
         f"this engine's packet filter, {backend!r}, is not one that the firewall knows, so it may let nothing through"
     )

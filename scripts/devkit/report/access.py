@@ -105,7 +105,7 @@ def how_to_add(missed: Sequence[IPv4Network], up: str = "up.py") -> Iterable[Ren
         yield Text(f"To reach what is outside the routes, run this; then run {up} and import the profile again:")
         # Whole, whatever the terminal's width: it is there to be copied.
         command = f"  ./scripts/routes.py add {' '.join(map(str, missed))}"
-        yield Text(command, no_wrap=True, overflow="ignore")
+        yield Text(command, overflow="ignore")
 
 
 def warning_lines(warnings: Iterable[str]) -> Iterable[RenderableType]:

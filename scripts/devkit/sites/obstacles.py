@@ -23,8 +23,8 @@ def what_is_missing(
 
 def helm_error(text: str, context_option: str) -> str:
     """What Helm says after the last `Error:`, on one line, and the way out where there is one."""
-    _, found, said = text.rpartition("Error: ")
-    words = " ".join((said if found else text).split()).removesuffix(" Use --debug flag to render out invalid YAML")
+    said = text.rpartition("Error: ")[2]
+    words = " ".join(said.split()).removesuffix(" Use --debug flag to render out invalid YAML")
     if "another operation" in words:  # an earlier run was killed, and Helm with it
         words += f": if none is running, start over with `./scripts/down.py --kubernetes{context_option}`."
     return words or "it said nothing"
