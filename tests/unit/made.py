@@ -17,6 +17,7 @@ DOCUMENT: dict[str, object] = {
     "kubernetes": "none",
     "vpn_subnet": "10.213.94.0/24",
     "routes": ["172.16.0.0/12", "192.168.64.0/24"],
+    "dns_domain": "",
     "service_type": "LoadBalancer",
     "image_registry": "",
     "key_type": "ecdsa-p256",

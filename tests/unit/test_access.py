@@ -109,15 +109,13 @@ def lines(found: Iterable[RenderableType]) -> list[str]:
 
 
 def test_command_that_adds_the_missed_networks_is_whole() -> None:
-    routes, missed = [IPv4Network("172.16.0.0/12")], [IPv4Network("10.0.0.0/8")]
-    found = lines(how_to_add(routes, missed, "up.py --kubernetes"))
+    missed = [IPv4Network("10.0.0.0/8"), IPv4Network("192.168.7.0/24")]
+    found = lines(how_to_add(missed, "up.py --kubernetes"))
     assert found[0] == ""
     assert "then run up.py --kubernetes and import the profile again:" in " ".join(found)
-    assert found[-1] == (
-        "  copier update --trust --vcs-ref=:current: --data rotate=none --data 'routes=[172.16.0.0/12, 10.0.0.0/8]'"
-    )
-    assert "run up.py and" in " ".join(lines(how_to_add(routes, missed)))
-    assert list(how_to_add(routes, [])) == []
+    assert found[-1] == "  ./scripts/routes.py add 10.0.0.0/8 192.168.7.0/24"
+    assert "run up.py and" in " ".join(lines(how_to_add(missed)))
+    assert list(how_to_add([])) == []
 
 
 def test_each_warning_is_a_line() -> None:

@@ -25,6 +25,7 @@ def test_answers_are_taken_as_they_were_given() -> None:
         "kubernetes": "k3s",
         "vpn_subnet": "10.99.9.0/24",
         "routes": ["10.0.0.0/12"],
+        "dns_domain": "shop.test",
         "service_type": "NodePort",
         "image_registry": "registry.example.org:5000/team",
         "key_type": "ed25519",
@@ -201,7 +202,7 @@ def test_projects_answers_are_read_with_the_host_on_record(tmp_path: Path) -> No
         ("- 1", "holds no answers: restore it from git"),
         ("a: [", r"cannot be read \(while parsing a flow node .*\): restore it from git"),
         (b"\xff", r"cannot be read \(.*\): restore it from git"),
-        ("vpn_host: 7", "vpn_host: 7 is not a string. Change it with `copier update"),
+        ("vpn_host: 7", "vpn_host: 7 is not a string. Change it with `uvx copier update"),
     ],
 )
 def test_answers_that_cannot_be_used_are_named_with_what_to_do(tmp_path: Path, text: str | bytes, said: str) -> None:

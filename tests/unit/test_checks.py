@@ -13,7 +13,7 @@ from devkit.host import Interface
 from tests.unit.made import NOW, answers, generation
 
 OWN = "this computer's own network"
-CHANGE = "copier update --trust --vcs-ref=:current: --data rotate=none --data"
+CHANGE = "uvx copier update --trust --defaults --vcs-ref=:current: --data rotate=none --data"
 
 
 def assert_passed(found: Check, name: str, evidence: str) -> None:
@@ -50,8 +50,8 @@ def test_servers_certificate_must_not_have_expired() -> None:
     )
     assert_failed(
         checks.server_certificate(made, end), "certificate",
-        "the server's certificate expired on 2026-06-09, so no client would connect: renew it with `copier update "
-        "--trust --vcs-ref=:current:`.",
+        "the server's certificate expired on 2026-06-09, so no client would connect: renew it with `uvx copier update "
+        "--trust --defaults --vcs-ref=:current:`.",
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_no_route_may_hide_a_network_that_this_computer_is_in(own: list[Interfac
     if collision is None:
         assert_passed(found, "routes", "no route hides a network that this computer is in")
     else:
-        mend = f"choose others with `{CHANGE} 'routes=[...]'` (or vpn_subnet=...)"
+        mend = f"choose others with `./scripts/routes.py` (add, remove), or with `{CHANGE} vpn_subnet=...`"
         assert_failed(found, "routes", f"{collision}: {mend}.")
 
 

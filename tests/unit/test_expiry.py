@@ -8,7 +8,7 @@ from devkit.material.rotation import rotated, with_clients, without_client
 
 from tests.unit.made import NOW, answers, generation
 
-UPDATE = "copier update --trust --vcs-ref=:current:"
+UPDATE = "uvx copier update --trust --defaults --vcs-ref=:current:"
 NEW_CA = f"{UPDATE} --data rotate=all"
 
 

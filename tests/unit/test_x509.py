@@ -216,7 +216,9 @@ def test_key_is_read_back_with_its_own_certificate_only() -> None:
         load_credential(CA.certificate, OTHER_CA.key_pem)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"\xff", CA.key_pem[:100], CA.certificate_pem])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\xff", CA.key_pem[:100], CA.certificate_pem], ids=["empty", "binary", "cut", "certificate"]
+)
 def test_damaged_key_is_a_value_error(damaged: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         load_credential(CA.certificate, damaged)

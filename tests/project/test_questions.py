@@ -15,7 +15,7 @@ import yaml
 from tests.conftest import REPOSITORY, copy_project
 
 COPIER = [sys.executable, "-m", "copier"]
-COLUMNS, LINES = 80, 200  # as many lines as there are ever said
+COLUMNS, LINES = 80, 400  # as many lines as there are ever said
 MARK = "🎤 "
 CLEAR_LINE = "\x15"
 QUESTIONS: dict[str, Any] = {
