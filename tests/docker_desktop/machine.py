@@ -274,6 +274,15 @@ def remote_lab(computers: int) -> Iterator[tuple[RemoteEngine, list[Mac]]]:
 
 
 @contextmanager
+def mac_alone() -> Iterator[Mac]:
+    """Boot a Mac without any engine."""
+    with _folder(keep=False) as (folder, teardown):
+        home = folder / "shared"
+        path = {"PATH": f"{home}/bin:{os.environ['PATH']}"}
+        yield _boot_mac(folder, home, teardown, False, ["sleep", "infinity"], path)
+
+
+@contextmanager
 def mac_beside_this_machine(engine_socket: Path, keep: bool = False) -> Iterator[Mac]:
     """Boot a Mac whose virtual machine is this machine itself, with the Docker engine that runs on it."""
     with _folder(keep) as (folder, teardown), Path("/proc/self/ns/net").open() as network:
