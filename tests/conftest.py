@@ -19,8 +19,8 @@ FIRST_FILES = (
     "tunnel/test_shared_engine.py", "tunnel/test_certificates_end_to_end.py", "tunnel/test_network.py",
     "tunnel/test_upgrade.py", "tunnel/test_end_to_end.py", "project/test_readme.py",
     "docker_desktop/test_docker_desktop.py", "cluster/test_chart_end_to_end.py", "project/test_update.py",
-    "tunnel/test_up_refuses.py", "cluster/test_cluster_restart_end_to_end.py", "tunnel/test_hostile_server.py",
-    "cluster/test_ingress.py",
+    "tunnel/test_up_refuses.py", "tunnel/test_host.py", "cluster/test_cluster_restart_end_to_end.py",
+    "tunnel/test_hostile_server.py", "cluster/test_ingress.py",
 )  # fmt: skip
 RunHere = Callable[..., subprocess.CompletedProcess[str]]
 

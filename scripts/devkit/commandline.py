@@ -117,15 +117,18 @@ def follow(progress: Console, step: Step) -> None:
     progress.print(f"{step.what}: done", style="dim", markup=False)
 
 
-def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> int:
-    """Parse the arguments, run the body, and return the exit code."""
+def run(
+    parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int | None], arguments: Sequence[str]
+) -> int:
+    """Parse the arguments, run the body, and return the exit code, which the body may choose."""
     options = parser_.parse_args(arguments)
     # Where there are no subcommands, the engine is meant unless the user says otherwise.
     if "command" not in options and getattr(options, "kubernetes", None) is False and _is_for_a_cluster(options):
         parser_.error("--context and --values go with --kubernetes")
     try:
-        body(options)
+        code = body(options) or 0
         print(end="", flush=True)  # while it can still be caught that nobody reads it
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
@@ -136,7 +139,6 @@ def run(parser_: argparse.ArgumentParser, body: Callable[[argparse.Namespace], N
             raise
         messages().print("error:", sentence(error), style="red", markup=False)
         return 1
-    return 0
 
 
 def _is_for_a_cluster(options: argparse.Namespace) -> bool:

@@ -49,6 +49,18 @@ def interfaces() -> tuple[Interface, ...]:
     return tuple(interface for interface in found if not interface.address.is_loopback)
 
 
+def interface_to(address: IPv4Address, network: IPv4Network) -> str | None:
+    """The interface by which this computer reaches an address, if it has an address of its own in this network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 53))  # sends nothing
+        except OSError:
+            return None
+        source = IPv4Address(probe.getsockname()[0])
+    names = (interface.name for interface in interfaces() if interface.address.ip == source and source in network)
+    return next(names, None)
+
+
 def resolve(name: str) -> frozenset[str]:
     """The IPv4 addresses of a host, as this computer sees them; none when the name is unknown."""
     try:

@@ -296,6 +296,7 @@ def test_scripts_name_the_same_packages_as_pyproject() -> None:
         "client.py",
         "down.py",
         "generate.py",
+        "host.py",
         "routes.py",
         "status.py",
         "up.py",

@@ -6,11 +6,13 @@ What is there stays; what is added needs no new version.
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from devkit.computer.model import Computer, Step
 from devkit.facts import Session
 from devkit.keys.model import Client, Generation
 from devkit.report.access import Access
 from devkit.report.cluster import ClusterReport, ReportedObject
 from devkit.report.engine import EngineReport, Place, ReportedContainer
+from devkit.vpn.lane import Names
 
 Document = Mapping[str, object]
 VERSION = 1
@@ -71,6 +73,19 @@ def of_clients(generation: Generation, sessions: Sequence[Session], warnings: Se
 def of_error(error: Exception) -> Document:
     """What `status --watch --json` prints while there is nothing else to say."""
     return {"version": VERSION, "error": str(error)}
+
+
+def of_computer(computer: Computer, names: Names, step: Step, resolves: bool | None) -> Document:
+    """What `host status --json` prints; nobody knows whether names resolve while the VPN is not connected."""
+    return {
+        "version": VERSION,
+        "system": computer.system,
+        "name_server": str(names.server),
+        "domains": list(names.domains),
+        "settings": [{"what": setting.what, "state": setting.state} for setting in step.settings],
+        "connected": computer.tunnel is not None,
+        "resolves": resolves,
+    }
 
 
 def _access(access: Access) -> dict[str, object]:

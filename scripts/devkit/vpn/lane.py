@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Address
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from devkit.answers import Answers
 from devkit.facts import Session
@@ -12,6 +14,13 @@ from devkit.host import OperatingSystem
 from devkit.keys.model import Client, Generation
 
 Inside = Sequence[str]  # the words that run a program in the server's container, such as `docker exec`
+
+
+class Names(NamedTuple):
+    """Who answers names through the VPN, and in which domains."""
+
+    server: IPv4Address
+    domains: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Lane:
     profile_suffix: str  # what follows the client's name in a profile's
     bundle_suffixes: Sequence[str]  # the same for folders that hold a profile for some app
     opening_steps: Callable[[str, OperatingSystem], Sequence[str]]  # how apps open a profile, by its path
+    names: Callable[[str], Names | None]  # what a profile's text says of names
 
     sessions: Callable[[Inside], tuple[Session, ...]]
     contests: Callable[[Inside], tuple[Contest, ...]]

@@ -43,6 +43,7 @@ OPENVPN = Lane(
     profile_suffix=".ovpn",
     bundle_suffixes=(".tblk",),
     opening_steps=profile.opening_steps,
+    names=profile.names,
     sessions=management.sessions,
     contests=management.contests,
     end_sessions=management.end_sessions,

@@ -3,19 +3,22 @@
 import plistlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import PurePath, PurePosixPath
 
 from devkit.answers import Answers
 from devkit.files import File
 from devkit.host import OperatingSystem
 from devkit.keys.model import Client, Generation
+from devkit.vpn.lane import Names
 
 NAME = "openvpn"
 # A client.conf that was made before the server's name came from its certificate has the line itself.
 SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULTILINE)
 # In client.conf where `vpn_host` is answered, or the user wrote one.
 REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
-DNS_LINE = re.compile(r"^[ \t]*(--)?dns[ \t]+server[ \t]", re.MULTILINE)
+# What some apps do by themselves: `dns server 0 address 10.213.94.1`, and `... resolve-domains d4m.internal`.
+DNS_LINE = re.compile(r"^[ \t]*dns[ \t]+server[ \t]+0[ \t]+(address|resolve-domains)[ \t]+(.*)$", re.MULTILINE)
 NETWORKMANAGER_SETTINGS = (
     "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
 )
@@ -93,3 +96,17 @@ def opening_steps(profile_: str, system: OperatingSystem) -> Sequence[str]:
                 # Without it NetworkManager sends everything through the VPN. It does not read the profile's filters.
                 f"                 nmcli connection modify {PurePath(profile_).stem} {NETWORKMANAGER_SETTINGS}",
             )
+
+
+def names(profile_: str) -> Names | None:
+    """Who answers names through the VPN, and in which domains; None where a profile does not say both.
+
+    Raises ValueError when what it names as the server is no IPv4 address.
+    """
+    said: dict[str, list[str]] = {"address": [], "resolve-domains": []}
+    for what, words in DNS_LINE.findall(profile_):
+        said[what] += words.split()
+    domains = tuple(dict.fromkeys(domain.lower().rstrip(".") for domain in said["resolve-domains"]))
+    if not said["address"] or not domains:
+        return None
+    return Names(IPv4Address(said["address"][0].removesuffix(":53")), domains)
