@@ -29,9 +29,10 @@ class Behind:
 
 
 def with_names(profile: str, domains: tuple[str, ...] = DOMAINS) -> str:
-    """A profile that says who answers names in these domains."""
+    """A profile that says who answers names, in these domains instead of its own."""
     resolved = "".join(f"dns server 0 resolve-domains {domain}\n" for domain in domains)
-    return f"dns server 0 address {NAME_SERVER}\n{resolved}{profile}"
+    others = "".join(line for line in profile.splitlines(keepends=True) if not line.startswith("dns server 0 "))
+    return f"dns server 0 address {NAME_SERVER}\n{resolved}{others}"
 
 
 def serve(mac: Mac, computer: Computer, project: Path) -> Behind:

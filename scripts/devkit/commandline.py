@@ -128,7 +128,6 @@ def run(
     try:
         code = body(options) or 0
         print(end="", flush=True)  # while it can still be caught that nobody reads it
-        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
@@ -139,6 +138,7 @@ def run(
             raise
         messages().print("error:", sentence(error), style="red", markup=False)
         return 1
+    return code
 
 
 def _is_for_a_cluster(options: argparse.Namespace) -> bool:

@@ -124,13 +124,18 @@ SECONDS_TO_LIVE = 5
 
 
 def unbound_records(
-    found: Iterable[Name], reverse: Mapping[IPv4Address, str], domain: str, routes: Iterable[IPv4Network]
+    found: Iterable[Name],
+    reverse: Mapping[IPv4Address, str],
+    domain: str,
+    routes: Iterable[IPv4Network],
+    server: IPv4Address,
 ) -> str:
     """The names as unbound's configuration has them (unbound.conf(5): local-zone, local-data).
 
-    A `redirect` zone answers for all names below it; what has a name but no address of the wanted type is NODATA.
+    The domain itself has the server's address, so that there is always a name that resolves. A `redirect` zone answers
+    for all names below it; what has a name but no address of the wanted type is NODATA.
     """
-    lines = [f'local-zone: "{domain}." static', f"local-data: '{domain}. {SECONDS_TO_LIVE} IN TXT \"\"'"]
+    lines = [f'local-zone: "{domain}." static', f'local-data: "{domain}. {SECONDS_TO_LIVE} IN A {server}"']
     lines += [f'local-zone: "{zone}." static' for zone in reverse_zones(routes)]
     whole = list(found)
     between = {parent for name in whole for parent in _parents(name.name, domain)} - {name.name for name in whole}

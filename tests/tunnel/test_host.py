@@ -184,7 +184,7 @@ def test_what_is_right_but_was_not_read_is_read(mac: Mac, behind: Behind) -> Non
 def test_other_domains_replace_those_of_before(mac: Mac, behind: Behind, tmp_path: Path) -> None:
     install(mac, behind)
     other = mac.home / "other.ovpn"
-    other.write_text(with_names(behind.profile.read_text().split("\n", 5)[5], ("shop.example",)))
+    other.write_text(with_names(behind.profile.read_text(), ("shop.example",)))
     assert host(mac, "status", "--profile", other).stdout.count("stale") == 1
     run = host(mac, "install", "--yes", "--profile", other)
     assert run.stdout.count("tee ") == 1
@@ -247,14 +247,17 @@ def test_asks_once_at_a_terminal_and_does_nothing_without(mac: Mac, behind: Behi
 def test_project_knows_its_own_names(mac: Mac, behind: Behind, remote_project: Path) -> None:
     project = mac.home / "devkit"
     mac.run("cp", "--archive", remote_project, project)
-    run = mac.run(sys.executable, "scripts/host.py", "install", "--yes", cwd=project, check=False)
-    assert run.returncode == 1
-    assert "names nobody who answers names" in run.stderr
-    conf = project / "client/client.conf"
-    conf.write_text(with_names(conf.read_text()))
-    mac.run(sys.executable, "scripts/generate.py", cwd=project)
     for command in commands(REPOSITORY / "docs/names.md"):
         words = command.replace("./scripts", "scripts").replace("alice.ovpn", str(behind.profile)).split()
         ran = mac.run(sys.executable, *words, *([] if "status" in words else ["--yes"]), cwd=project, check=False)
         assert ran.returncode == 0, ran.stderr
     assert "~d4m.internal" not in str(etc(mac))  # the last command is `remove`
+
+
+def test_project_without_names_says_so(mac: Mac, remote_project: Path) -> None:
+    nameless = mac.home / "nameless.ovpn"
+    profile = (remote_project / "local/docker-for-mac.ovpn").read_text()
+    nameless.write_text("".join(line for line in profile.splitlines(True) if not line.startswith("dns server 0 ")))
+    run = host(mac, "install", "--yes", "--profile", nameless)
+    assert run.returncode == 1
+    assert "names nobody who answers names" in run.stderr

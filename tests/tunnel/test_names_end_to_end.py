@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.docker_desktop import WEB_IMAGE, Engine, Mac
+from tests.docker_desktop.cache import musl_look_up
+from tests.docker_desktop.computer import resolver
 from tests.vpn import connected, eventually, place, script, up
 
 DNS = "10.213.94.1"
@@ -209,6 +211,27 @@ def test_each_has_the_least(mac: Mac, engine: Engine) -> None:
         "docker", "inspect", "--format", "{{range .Mounts}}{{.Destination}} {{end}}", f"{OURS}dns-1"
     ).stdout
     assert mounts.split() == ["/run/names"]
+
+
+def test_every_program_of_the_mac_finds_names_after_host_py_alone(mac: Mac, devkit: Path) -> None:
+    with resolver(mac, "forky") as computer:
+        web = run(mac, "web")
+        run(mac, "data", "--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=db")
+        fetch = ["curl", "--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"]
+        assert mac.run(*fetch, "http://web.d4m.internal", check=False).stdout == "000"
+        installed = script(mac, devkit, "host", "install", "--yes")
+        assert installed.returncode == 0, installed.stderr
+        soon(mac, "web.d4m.internal", [web])
+        assert mac.run(*fetch, "http://web.d4m.internal").stdout == "200"
+        assert mac.run(*fetch, "http://db.shop.d4m.internal:80").stdout == "200"
+        assert f"PING web.d4m.internal ({web})" in mac.run("ping", "-c", "1", "web.d4m.internal").stdout
+        assert mac.run("getent", "hosts", web).stdout.split() == [web, "web.d4m.internal"]
+        assert mac.run(musl_look_up(), "web.d4m.internal").stdout.split() == [web]
+        browse = ["chromium-headless-shell", "--no-sandbox", "--dump-dom", "http://web.d4m.internal/"]
+        assert "nginx" in computer.run(*browse).stdout
+        assert script(mac, devkit, "host", "status").returncode == 0
+        assert script(mac, devkit, "host", "remove", "--yes").returncode == 0
+        assert mac.run(*fetch, "http://web.d4m.internal", check=False).stdout == "000"
 
 
 def test_engine_that_is_started_anew_has_its_names_again(mac: Mac, engine: Engine, devkit: Path) -> None:

@@ -125,9 +125,11 @@ def test_reverse_names_are_the_containers_own() -> None:
 
 def test_records_are_what_unbound_reads() -> None:
     made = (Name("db.shop.d4m.internal", (IPv4Address("172.18.0.3"),)),)
-    assert unbound_records(made, {IPv4Address("172.18.0.3"): "db.shop.d4m.internal"}, DOMAIN, ROUTES[:0]) == (
+    assert unbound_records(
+        made, {IPv4Address("172.18.0.3"): "db.shop.d4m.internal"}, DOMAIN, ROUTES[:0], IPv4Address("10.213.94.1")
+    ) == (
         'local-zone: "d4m.internal." static\n'
-        "local-data: 'd4m.internal. 5 IN TXT \"\"'\n"
+        'local-data: "d4m.internal. 5 IN A 10.213.94.1"\n'
         "local-data: 'shop.d4m.internal. 5 IN TXT \"\"'\n"
         'local-zone: "db.shop.d4m.internal." redirect\n'
         'local-data: "db.shop.d4m.internal. 5 IN A 172.18.0.3"\n'

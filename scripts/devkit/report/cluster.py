@@ -93,6 +93,9 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
         ("Pods", _network_line(cluster.pod_networks, routes)),
         ("Services", _network_line(cluster.service_networks, routes)),
     ]
+    if report.access.answers.dns_domain and report.access.answers.kubernetes != "none":
+        names = "SERVICE.NAMESPACE.svc.cluster.local; once on each computer: ./scripts/host.py install"
+        networks.append(("Names", Text(names)))
     facts = access_table(report.access, where, system, folder, networks)
     tail = [*how_to_add(report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
     return Group(*_objects(report), "", facts, *tail)

@@ -125,6 +125,7 @@ def _container(container: ReportedContainer) -> Document:
             {"port": one.port, "host_address": one.host_address, "host_port": one.host_port}
             for one in container.published
         ],
+        "names": list(container.names),
     }
 
 

@@ -12,6 +12,7 @@ from devkit import checks, reachability
 from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
+from devkit.names import Name, address_of, names
 from devkit.reachability import NO_ADDRESS, REACHED, UNKNOWN_FILTER, Reachability
 from devkit.report.access import (
     Access,
@@ -51,6 +52,7 @@ class ReportedContainer:
     state: str
     health: str | None
     published: tuple[PublishedPort, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,14 @@ class EngineReport:
 
 def make_report(access: Access, facts: EngineFacts) -> EngineReport:
     """Put the facts together."""
-    routes = access.answers.routes
+    routes, domain = access.answers.routes, access.answers.dns_domain
+    all_names = names(facts.containers, domain, routes)[0] if domain else ()
     packet_filter = checks.packet_filter(facts.engine.firewall_backend)
     best = REACHED if packet_filter.verdict == "passed" else UNKNOWN_FILTER
     return EngineReport(
         access=access,
         engine=facts.engine,
-        containers=tuple(_reported(container, routes, best) for container in facts.containers),
+        containers=tuple(_reported(container, routes, best, all_names) for container in facts.containers),
         missed=reachability.missed(facts.containers, routes),
         warnings=(
             *expiry_warnings(access.expiries, access.now),
@@ -87,6 +90,9 @@ def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> Rend
     where = [("Engine", f"{report.engine.version} on {report.engine.operating_system}")]
     if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
         where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
+    if answers.dns_domain:
+        examples = f"NAME.{answers.dns_domain}, SERVICE.PROJECT.{answers.dns_domain}"
+        where.append(("Names", f"{examples}; once on each computer: ./scripts/host.py install"))
     facts = access_table(report.access, where, system, folder)
     tail = [*how_to_add(report.missed), *warning_lines(report.warnings)]
     return Group(*_containers(report.containers), "", facts, *tail)
@@ -151,7 +157,9 @@ def _rows(containers: Iterable[ReportedContainer]) -> Iterator[_Row]:
             yield _Row(container, place, is_first=not number)
 
 
-def _reported(container: Container, routes: Sequence[IPv4Network], best: Reachability) -> ReportedContainer:
+def _reported(
+    container: Container, routes: Sequence[IPv4Network], best: Reachability, all_names: Iterable[Name]
+) -> ReportedContainer:
     places = tuple(_place(attachment, routes, best) for attachment in container.attachments)
     addresses = [place.address for place in places if place.address and place.reachability.reached]
     urls = reachability.urls(addresses[0], container.ports) if addresses else ()
@@ -166,6 +174,7 @@ def _reported(container: Container, routes: Sequence[IPv4Network], best: Reachab
         state=container.state,
         health=container.health,
         published=container.published,
+        names=tuple(name.name for name in all_names if address_of(container, routes) in name.addresses),
     )
 
 

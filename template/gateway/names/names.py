@@ -3,7 +3,8 @@
 
 It has that socket and no network. It ends when the socket is lost; the engine starts it again, with the new one.
 
-environment: DNS_DOMAIN; ROUTES, CIDRs with spaces between them; PROJECT, the Compose project that this is a part of
+environment: DNS_DOMAIN; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; PROJECT, the Compose project that
+  this is a part of
 """
 
 import contextlib
@@ -111,6 +112,7 @@ def main() -> str:
     """Watch until the engine is lost; return why."""
     domain, project = os.environ["DNS_DOMAIN"], os.environ["PROJECT"]
     routes = [IPv4Network(route) for route in os.environ["ROUTES"].split()]
+    server = IPv4Network(os.environ["VPN_SUBNET"])[1]
     client = docker.APIClient(base_url=SOCKET, version="auto", timeout=None)
     try:
         watch = Watch(client, project)
@@ -118,7 +120,7 @@ def main() -> str:
             found = watch.containers()
             running = [one for one in found if one["State"]["Running"]]
             there = inventory.containers(running, inventory.networks(client.networks()))
-            write(names.unbound_records(*names.names(there, domain, routes), domain, routes))
+            write(names.unbound_records(*names.names(there, domain, routes), domain, routes, server))
             for id_ in stale(found, project):
                 client.restart(id_, timeout=1)
             watch.wait()
