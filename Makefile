@@ -40,9 +40,10 @@ format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers.
+# How fast clients are issued, against easy-rsa; how fast names are; how fast the VPN is, against its peers.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
+	$(BIN)/python -m tests.bench.names
 	$(BIN)/python -m tests.bench.throughput
 
 clean:
