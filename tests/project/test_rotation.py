@@ -469,3 +469,11 @@ def test_leaf_that_ends_with_its_authority_is_renewed_by_a_new_authority_only(tm
     said = io.StringIO()
     Console(file=said, width=200).print(rotation_text(renewals, read_answers(project), "all", False))
     assert "Old profiles are refused" in said.getvalue()
+
+
+def test_profile_for_this_computer_alone_is_said_to_be_so(project: Path, tmp_path: Path) -> None:
+    said = run(project, "client", "add", "alice").stderr
+    assert "a profile that leads to 127.0.0.1 works on this computer alone" in said
+    assert "--data vpn_host=HOST` first" in said
+    elsewhere = copy_project(tmp_path / "elsewhere", vpn_host="192.0.2.7")
+    assert run(elsewhere, "client", "add", "alice").stderr == ""

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from devkit import commandline
-from devkit.answers import Answers, read_answers
+from devkit import commandline, host
+from devkit.answers import CHANGE_ANSWER, Answers, read_answers
 from devkit.errors import UnreachableError, UserError
 from devkit.facts import Session
 from devkit.layout import Layout
@@ -44,6 +44,9 @@ def _add(options: argparse.Namespace) -> None:
     add_clients(project, answers, options.names, _now())
     for name in options.names:
         print(*profiles(project, name), sep="\n")
+    if host.is_loopback(answers.vpn_host):
+        alone = f"a profile that leads to {answers.vpn_host} works on this computer alone"
+        commandline.warn([f"{alone}: for others answer `{CHANGE_ANSWER} vpn_host=HOST` first."])
     in_cluster = bool(options.kubernetes or options.context)
     if in_cluster or Layout(project).delivered.exists():  # else the server sees the folder
         site = choose(project, answers, in_cluster, options.context)

@@ -49,7 +49,8 @@ def _wanted(computer: Computer, address: IPv4Address, domains: Sequence[str]) ->
 
 
 def _refuse_without_resolved(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> None:
-    by_hand = f"where dnsmasq answers this computer's programs, give it `server=/{'/'.join(domains)}/{address}`"
+    names = "/".join(domain for domain in domains if not domain.endswith(".arpa"))
+    by_hand = f"where dnsmasq answers this computer's programs, give it `server=/{names}/{address}`"
     version = computer.resolved
     if version is None or version < OLDEST:
         found = "does not run here" if version is None else f"is version {version} here"

@@ -131,7 +131,7 @@ _LAYOUTS = ((_NAME, _NETWORK, _ADDRESS, _PORTS, _REACHED), (_NAME, _NETWORK, _BO
 def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableType]:
     """The containers by project: first those that a browser opens, and the projects that have such."""
     if not containers:
-        yield Text("No container is running yet. Start one to look at:")
+        yield Text("No container is running yet. Open the profile, and start one to look at:")
         yield Text(f"  {HELLO}", no_wrap=True, overflow="ignore")
         yield Text(
             "Then ./scripts/status.py says what to open. Whatever you start is reached at once, without reconnecting."

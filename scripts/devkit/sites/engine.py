@@ -65,7 +65,7 @@ class EngineSite:
         self._docker.engine()
         self._docker.require_compose()
         self._services.stop(images)
-        return "Everything is down."
+        return "Everything is down." + ("" if images else " The images stay (--images removes them, too).")
 
     def facts(self) -> EngineFacts:
         """The engine and the user's containers on it."""
