@@ -90,6 +90,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "state": "running",
             "health": "unhealthy",
             "published": [{"port": "80/tcp", "host_address": "127.0.0.1", "host_port": 8080}],
+            "names": ["one.d4m.internal", "web.shop.d4m.internal"],
         },
         {
             "name": "two",
@@ -104,6 +105,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "state": "running",
             "health": None,
             "published": [],
+            "names": [],
         },
     ]
     assert [end["name"] for end in document["certificates"]] == ["authority", "server", "docker-for-mac"]
