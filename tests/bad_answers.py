@@ -59,6 +59,7 @@ BAD_ANSWERS = [
     ("image_registry", "registry.example.org/team\nx: y", "registry.example.org/team"),
     ("dns_domain", "local", "local"),
     ("dns_domain", "web.local", "web.local"),
+    ("dns_domain", "lan", "lan"),
     ("dns_domain", "internal", "internal"),
     ("dns_domain", "docker.internal", "docker.internal"),
     ("dns_domain", "x.docker.internal", "x.docker.internal"),

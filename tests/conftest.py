@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIRST_FILES = (
     "cluster/test_cluster_end_to_end.py", "project/test_damage.py", "project/test_faults.py",
     "tunnel/test_shared_engine.py", "tunnel/test_certificates_end_to_end.py", "tunnel/test_network.py",
-    "tunnel/test_upgrade.py", "tunnel/test_end_to_end.py", "project/test_readme.py",
+    "tunnel/test_names_end_to_end.py", "tunnel/test_upgrade.py", "tunnel/test_end_to_end.py", "project/test_readme.py",
+    "tunnel/test_host.py", "project/test_unit.py",
     "docker_desktop/test_docker_desktop.py", "cluster/test_chart_end_to_end.py", "project/test_update.py",
     "tunnel/test_up_refuses.py", "tunnel/test_host.py", "cluster/test_cluster_restart_end_to_end.py",
     "tunnel/test_hostile_server.py", "cluster/test_ingress.py",

@@ -46,12 +46,12 @@ def contained(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
 def reverse_zones(routes: Iterable[IPv4Network]) -> Sequence[str]:
     """The zones of reverse look-ups that hold exactly these networks (RFC 1035, section 3.5), each once.
 
-    One has 8, 16 or 24 bits; a network of more than 24 bits gets the zone that it is a part of.
+    One has 8, 16 or 24 bits; a network of more than 24 bits has none, as most of its zone is somebody else's.
     """
     zones: dict[str, None] = {}
     for route in routes:
-        bits = min(24, -(-route.prefixlen // 8) * 8)
-        parts = [route.supernet(new_prefix=24)] if route.prefixlen > 24 else route.subnets(new_prefix=max(8, bits))
+        bits = max(8, -(-route.prefixlen // 8) * 8)
+        parts = route.subnets(new_prefix=bits) if bits <= 24 else ()
         for part in parts:
             octets = str(part.network_address).split(".")[: part.prefixlen // 8]
             zones[".".join([*reversed(octets), "in-addr.arpa"])] = None

@@ -31,7 +31,7 @@ IMAGE_REGISTRY = re.compile(
 )
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
-DNS_DOMAIN = re.compile(rf"(?=.{{0,100}}\Z)({DNS_LABEL}(\.{DNS_LABEL})*)?")
+DNS_DOMAIN = re.compile(rf"(?=.{{0,100}}\Z)({DNS_LABEL}(\.{DNS_LABEL})+)?")
 # What means something else already: multicast DNS (RFC 6762), Docker's own names, and special names (RFC 6761).
 TAKEN_DOMAINS = re.compile(r"internal|localhost|arpa|onion|(.*\.)?(local|docker\.internal)|.*\.arpa")
 

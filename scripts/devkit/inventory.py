@@ -90,4 +90,6 @@ def _published(found: Inspected) -> Iterable[PublishedPort]:
     bindings = (found.get("NetworkSettings") or {}).get("Ports") or {}
     for port in sorted(bindings, key=lambda port: (len(port), port)):
         for binding in bindings[port] or []:
+            if not binding["HostPort"]:  # as in a network whose containers are routed to
+                continue
             yield PublishedPort(port, binding["HostIp"], int(binding["HostPort"]))

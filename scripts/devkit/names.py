@@ -138,7 +138,10 @@ def unbound_records(
     lines = [f'local-zone: "{domain}." static', f'local-data: "{domain}. {SECONDS_TO_LIVE} IN A {server}"']
     lines += [f'local-zone: "{zone}." static' for zone in reverse_zones(routes)]
     whole = list(found)
-    between = {parent for name in whole for parent in _parents(name.name, domain)} - {name.name for name in whole}
+    named = {name.name for name in whole}
+    between = {parent for name in whole for parent in _parents(name.name, domain)}
+    # What is below a name is answered by its zone already, in which unbound takes no records below the top.
+    between = {name for name in between - named if not named.intersection(_parents(name, domain))}
     lines += [f"local-data: '{name}. {SECONDS_TO_LIVE} IN TXT \"\"'" for name in sorted(between)]
     for name in whole:
         lines.append(f'local-zone: "{name.name}." redirect')

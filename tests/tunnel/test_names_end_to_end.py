@@ -77,6 +77,16 @@ def test_name_follows_its_container(mac: Mac) -> None:
     soon(mac, "shop.d4m.internal", ["NXDOMAIN"])
 
 
+def test_labels_of_any_name_and_odd_ones_do_not_hold_names_up(mac: Mac) -> None:
+    odd = run(mac, "odd", "--label", "container=oci", "--label", "d4m.names=a,x.y.a,x.y.odd")
+    soon(mac, "x.y.odd.d4m.internal", [odd])
+    mac.run("docker", "rename", "odd", "even")
+    soon(mac, "even.d4m.internal", [odd])
+    mac.run("docker", "pause", "even")
+    assert ask(mac, "even.d4m.internal") == [odd]
+    assert mac.run("docker", "exec", f"{OURS}dns-1", "dns.sh", "check", check=False).returncode == 0
+
+
 def test_name_leads_to_the_network_that_the_routes_reach(mac: Mac) -> None:
     mac.run("docker", "network", "create", "--subnet", "192.168.200.0/24", "away")
     run(mac, "web", "--network", "away")

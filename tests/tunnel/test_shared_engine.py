@@ -158,7 +158,7 @@ def test_context_that_leads_elsewhere_starts_nothing_and_changes_no_profile(team
         assert script(lead, project, "down").returncode == 0
         # The other one: the answer.
         lead.run("docker", "context", "use", "elsewhere")
-        (advice,) = re.findall(r"`copier (update [^`]*)`", sentence)
+        (advice,) = re.findall(r"`uvx copier (update [^`]*)`", sentence)
         lead.run(*copier, *advice.split(), "--quiet", cwd=project)
         assert remotes(project / "local/docker-for-mac.ovpn") == ["remote 192.0.2.2 1194"]
         up(lead, project)

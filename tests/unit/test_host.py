@@ -76,9 +76,9 @@ TABLE = {
             "[Service]",
             "Type=oneshot",
             "RemainAfterExit=yes",
-            "# Only if it leads to the name server, once it has its address.",
+            "# Only if it leads to the name server from an address beside it, once it has one: another VPN has none.",
             'ExecCondition=/bin/sh -c "for try in $$(seq 150); do \\',
-            "  ip -4 route get 10.213.94.1 | grep -q ' dev %i ' && exit; sleep 0.2; done; exit 1\"",
+            "  ip -4 route get 10.213.94.1 | grep -q ' dev %i src 10[.]213[.]94[.]' && exit; sleep 0.2; done; exit 1\"",
             "# The server last, or it would be asked for every name meanwhile.",
             "ExecStart=resolvectl default-route %i no",
             "ExecStart=resolvectl domain %i ~d4m.internal ~cluster.local ~16.172.in-addr.arpa",
@@ -210,7 +210,19 @@ def test_computer_that_cannot_is_told_what_to_do(computer: Computer, sentence: s
 
 
 @pytest.mark.parametrize(
-    "domain", ["../../tmp/x", "com", ".", "", "a b.c", "d4m.internal'; rm", "UPPER.case", "$(x).y"]
+    "domain",
+    [
+        "../../tmp/x",
+        "com",
+        ".",
+        "",
+        "a b.c",
+        "d4m.internal'; rm",
+        "UPPER.case",
+        "$(x).y",
+        "in-addr.arpa",
+        "172.in-addr.arpa",
+    ],
 )
 def test_profile_that_names_no_domain_of_somebodys_is_refused(domain: str) -> None:
     for computer in (MACOS, LINUX, WINDOWS):
@@ -312,6 +324,8 @@ def test_command_that_fails_is_named(mac: Path, tmp_path: Path, run_here: RunHer
     [
         ("client\n", "names nobody who answers names through the VPN"),
         (PROFILE.replace("10.213.94.1", "somebody"), "names a name server that is none"),
+        (PROFILE.replace("10.213.94.1", "8.8.8.8"), "8.8.8.8, which is no address within a VPN"),
+        (PROFILE.replace("10.213.94.1", "127.0.0.1"), "127.0.0.1, which is no address within a VPN"),
         (PROFILE.replace("d4m.internal", "com"), "'com' to the VPN, which is no domain"),
     ],
 )

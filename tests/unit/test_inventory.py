@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from devkit.errors import UserError
 from devkit.facts import Attachment, PublishedPort
+from devkit.inventory import containers
 from devkit.sites.docker import Docker
 
 from tests.unit.engine import holds, inspected, place
@@ -26,6 +27,9 @@ def test_container_has_all_that_a_name_or_a_report_is_made_of(engine: Path, tmp_
     assert (one.project, one.service, one.labels["team"]) == ("shop", "web", "a")
     assert (one.state, one.health) == ("running", "healthy")
     assert one.ports == ("80/tcp", "8443/tcp")
+    # A network whose containers are routed to publishes a port without a port of the host's.
+    routed = {"Ports": {"80/tcp": [{"HostIp": "", "HostPort": ""}]}, "Networks": {}}
+    assert containers([inspected(2, NetworkSettings=routed)], ())[0].published == ()
     assert one.published == (PublishedPort("80/tcp", "127.0.0.1", 8080),)
     assert one.attachments == (
         Attachment("other", "", None, None),

@@ -1,5 +1,6 @@
 """Which names containers get, and that none takes anything from another."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 
@@ -143,9 +144,18 @@ def test_records_are_what_unbound_reads() -> None:
         ("10.0.0.0/8", ["10.in-addr.arpa"]),
         ("172.16.0.0/12", [f"{octet}.172.in-addr.arpa" for octet in range(16, 32)]),
         ("192.168.7.0/24", ["7.168.192.in-addr.arpa"]),
-        ("192.168.7.128/25", ["7.168.192.in-addr.arpa"]),
+        ("192.168.7.128/25", []),
         ("10.96.0.0/15", ["96.10.in-addr.arpa", "97.10.in-addr.arpa"]),
     ],
 )
 def test_reverse_zones_hold_the_routes(route: str, zones: list[str]) -> None:
     assert reverse_zones([IPv4Network(route)]) == tuple(zones)
+
+
+@pytest.mark.parametrize("label", ["a,x.y.a", "x.y.web", "x.y.web.shop"])
+def test_no_record_is_within_the_zone_of_a_name_which_unbound_would_refuse(label: str) -> None:
+    web = container("web", "172.18.0.2", service="web.shop", labels={"d4m.names": label})
+    text = unbound_records(*names([web], DOMAIN, ROUTES), DOMAIN, ROUTES, IPv4Address("10.213.94.1"))
+    zones = set(re.findall(r'local-zone: "(\S+)\." redirect', text))
+    data = set(re.findall(r"local-data: ['\"](\S+)\. ", text)) - zones
+    assert not [name for name in data for zone in zones if name.endswith(f".{zone}")]

@@ -85,3 +85,9 @@ def test_nothing_of_its_own_is_in_the_way(identity: Identity) -> None:
     assert found.verdict == "passed"
     assert found.evidence == "no other devkit and no project of this name is on this engine"
     assert in_the_way(replace(identity, project_name="new"), [], networks, [], None).verdict == "failed"
+
+
+@pytest.mark.parametrize("service", ["names", "dns"])
+def test_service_of_a_name_that_many_have_is_none_of_ours_by_its_folder_alone(identity: Identity, service: str) -> None:
+    assert not identity.owns(container(service, "pi-hole", str(identity.project)))
+    assert identity.owns(container(service, "devkit", str(identity.project), server="bb"))

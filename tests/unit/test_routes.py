@@ -152,3 +152,14 @@ def test_lines_that_stand_twice_are_not_guessed_at() -> None:
     with pytest.raises(ValueError, match="not there once"):
         with_lines(b"a\nb\na\n", ["a"], ["c"])
     assert with_lines(b"x\na\nb\ny", ["a", "b"], ["c"]) == b"x\nc\ny"
+
+
+def test_client_conf_that_is_missing_stops_the_change_before_anything_is_written(
+    project: Path, run_here: RunHere
+) -> None:
+    (project / "client/client.conf").unlink()
+    before = snapshot(project)
+    refusal = run_here(project, "routes", "add", "192.168.7.0/24")
+    assert refusal.returncode == 1
+    assert "client/client.conf" in refusal.stderr
+    assert snapshot(project) == before

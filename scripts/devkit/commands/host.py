@@ -10,7 +10,7 @@ from pathlib import Path
 from devkit import commandline, vpn
 from devkit.answers import read_answers
 from devkit.computer import effects, resolver
-from devkit.computer.model import Command, Step
+from devkit.computer.model import Command, Computer, Step
 from devkit.errors import UserError
 from devkit.material.state import read_profile
 from devkit.report import document
@@ -39,16 +39,15 @@ def _install(options: argparse.Namespace) -> int:
     names = _names(options.profile)
     computer = effects.look(names.server)
     step = resolver.install(computer, *names)
-    question = resolver.query(computer, names.domains)
-    works = not step.commands and computer.tunnel is not None and effects.answers(question)
-    commands = step.commands or (() if works or not computer.tunnel else step.again)
+    resolving = None if step.commands else _resolving(computer, names)
+    commands = step.commands or (() if resolving or not computer.tunnel else step.again)
     if commands:
         _do(step, commands, options.yes)
         computer = effects.look(names.server)
-        works = computer.tunnel is not None and effects.answers(question)
-    name, said = resolver.name_that_resolves(names.domains), commandline.messages()
-    if works:
-        said.print(f"{name} resolves.", markup=False)
+        resolving = _resolving(computer, names)
+    name, said = resolver.names_that_resolve(names.domains)[0], commandline.messages()
+    if resolving:
+        said.print(f"{resolving} resolves.", markup=False)
     elif computer.tunnel:
         said.print(_no_answer(name, names), style="yellow", markup=False)
         return NOT_AS_IT_SHOULD_BE
@@ -69,19 +68,26 @@ def _status(options: argparse.Namespace) -> int:
     names = _names(options.profile)
     computer = effects.look(names.server)
     step = resolver.install(computer, *names)
-    name = resolver.name_that_resolves(names.domains)
-    resolves = effects.answers(resolver.query(computer, names.domains)) if computer.tunnel else None
+    name = resolver.names_that_resolve(names.domains)[0]
+    resolving = _resolving(computer, names)
+    resolves = bool(resolving) if computer.tunnel else None
     if options.json:
         print(json.dumps(document.of_computer(computer, names, step, resolves), indent=2))
     else:
         print(f"{step.title}:")
         for setting in step.settings:
             print(f"{setting.state:<9}{setting.what}")
-        print({True: f"right    {name} resolves", None: "unknown  the VPN is not connected"}.get(
+        print({True: f"right    {resolving} resolves", None: "unknown  the VPN is not connected"}.get(
             resolves, f"wrong    {_no_answer(name, names)}"))  # fmt: skip
     if step.commands or resolves is False:
         commandline.messages().print("`host.py install` sets right what is not, on this computer.", markup=False)
     return NOT_AS_IT_SHOULD_BE if step.commands or resolves is False else 0
+
+
+def _resolving(computer: Computer, names: Names) -> str | None:
+    """A name behind the VPN that this computer's resolver finds, while it is connected."""
+    tried = resolver.names_that_resolve(names.domains) if computer.tunnel else ()
+    return next((name for name in tried if effects.answers(resolver.query(computer, name))), None)
 
 
 def _no_answer(name: str, names: Names) -> str:

@@ -77,7 +77,7 @@ def _written(project: Path, change: Change) -> Answers:
     new = with_routes(old, change([str(route) for route in old.routes]))
     lines, texts = route_lines(paths, new.routes), []
     for path, before in route_lines(paths, old.routes).items():
-        if path.exists():  # else the user wants none
+        if path.exists() or path != paths.compose:  # which a user of a cluster alone may not want
             try:
                 text = with_lines(path.read_bytes(), before, lines[path])
             except ValueError:

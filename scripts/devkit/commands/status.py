@@ -50,8 +50,7 @@ def _status(options: argparse.Namespace) -> None:
 
 def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> None:
     """Ask the site what there is, and print the report."""
-    facts, text = _report(project, answers, site)
-    contests = _contests(site)
+    facts, text, contests = _report(project, answers, site)
     if as_json:
         print(json.dumps(document.with_warnings(facts, contests), indent=2))
     else:
@@ -59,17 +58,20 @@ def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> N
         commandline.warn(contests)
 
 
-def _report(project: Path, answers: Answers, site: Site) -> tuple[document.Document, RenderableType]:
-    """Ask the site what there is, for a program and for a person."""
+def _report(project: Path, answers: Answers, site: Site) -> tuple[document.Document, RenderableType, Sequence[str]]:
+    """Ask the site what there is, for a program and for a person; and which clients are used on two machines.
+
+    A cluster is not asked for these: it takes a right to run programs in pods, and this shall only read.
+    """
     found = site.facts()
     now = datetime.now(UTC)
     access = make_access(answers, first_profiles(project, answers), read_generation(project), now)
     system, folder = host.operating_system(), Path.cwd()
     if isinstance(found, EngineFacts):
         on_engine = engine.make_report(access, found)
-        return document.of_engine(on_engine), engine.as_text(on_engine, system, folder)
+        return document.of_engine(on_engine), engine.as_text(on_engine, system, folder), _contests(site)
     in_cluster = cluster.make_report(access, found)
-    return document.of_cluster(in_cluster), cluster.as_text(in_cluster, system, folder)
+    return document.of_cluster(in_cluster), cluster.as_text(in_cluster, system, folder), ()
 
 
 def _contests(site: Site) -> Sequence[str]:
@@ -107,6 +109,5 @@ def _reports(project: Path, answers: Answers, site: Site) -> Iterator[tuple[docu
 
 
 def _whole_report(project: Path, answers: Answers, site: Site) -> tuple[document.Document, RenderableType]:
-    facts, text = _report(project, answers, site)
-    contests = _contests(site)
+    facts, text, contests = _report(project, answers, site)
     return document.with_warnings(facts, contests), Group(text, *warning_lines(contests))

@@ -31,13 +31,19 @@ def look(server: IPv4Address | None = None) -> Computer:
     resolved = _resolved_version() if system == "Linux" else None
     return Computer(
         system=system,
-        files={str(path): _text(path) for folder in folders for path in sorted(folder.glob("*")) if path.is_file()},
+        files={str(path): _text(path) for folder in folders for path in sorted(folder.glob("*")) if _is_file(path)},
         folders=frozenset(str(folder) for folder in folders if folder.is_dir()),
         tunnel=tunnel,
         resolved=resolved,
         through_resolved=resolved is not None and _programs_ask_resolved(),
         rules=windows.parse_rules(listing or ""),
     )
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(PermissionError):  # it may lead into a closed folder
+        return path.is_file()
+    return False
 
 
 def _text(path: Path) -> str:

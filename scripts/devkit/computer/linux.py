@@ -27,9 +27,9 @@ After=sys-subsystem-net-devices-%i.device systemd-resolved.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-# Only if it leads to the name server, once it has its address.
+# Only if it leads to the name server from an address beside it, once it has one: another VPN has none.
 ExecCondition=/bin/sh -c "for try in $$(seq 150); do \\
-  ip -4 route get {address} | grep -q ' dev %i ' && exit; sleep 0.2; done; exit 1"
+  ip -4 route get {address} | grep -q ' dev %i src {network}[.]' && exit; sleep 0.2; done; exit 1"
 # The server last, or it would be asked for every name meanwhile.
 ExecStart=resolvectl default-route %i no
 ExecStart=resolvectl domain %i {domains}
@@ -44,8 +44,9 @@ RULE_TEXT = (
 
 def _wanted(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> Mapping[str, str]:
     _refuse_without_resolved(computer, address, domains)
+    network = str(address).rpartition(".")[0].replace(".", "[.]")
     routing = " ".join(f"~{domain}" for domain in domains)  # without ~ they would complete short names, too
-    return {UNIT: UNIT_TEXT.format(address=address, domains=routing), RULE: RULE_TEXT}
+    return {UNIT: UNIT_TEXT.format(address=address, network=network, domains=routing), RULE: RULE_TEXT}
 
 
 def _refuse_without_resolved(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> None:

@@ -12,6 +12,9 @@ from devkit.errors import UserError
 # At least two labels: what a profile may send into the tunnel is a domain of somebody's, not all of `com`.
 DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
+# The reverse zones of so many addresses that most are somebody else's: only 10.0.0.0/8 is private as a whole.
+WIDE_ZONE = re.compile(r"(?!10\.)([0-9]+\.)?in-addr\.arpa|ip6\.arpa")
+
 REMOVE = "Leave this computer's names as they were"
 FILES: dict[str, Places] = {"macOS": macos.PLACES, "Linux": linux.PLACES}
 
@@ -21,8 +24,10 @@ def install(computer: Computer, address: IPv4Address, domains: Sequence[str]) ->
 
     Raises UserError when it cannot, or when something that is not ours is in the way.
     """
+    if address.is_global or address.is_loopback or address.is_unspecified or address.is_link_local:
+        raise UserError(f"the profile sends names to {address}, which is no address within a VPN: ask who made it.")
     for domain in domains:
-        if not DOMAIN.fullmatch(domain):
+        if not DOMAIN.fullmatch(domain) or WIDE_ZONE.fullmatch(domain):
             raise UserError(f"the profile sends names in {domain!r} to the VPN, which is no domain: ask who made it.")
     title = f"Ask {address} for names in {some_of(domains)}, and for no others"
     if computer.system == "Windows":
@@ -37,9 +42,8 @@ def remove(computer: Computer) -> Step:
     return remove_files(computer, REMOVE, FILES[computer.system])
 
 
-def query(computer: Computer, domains: Sequence[str]) -> Command:
+def query(computer: Computer, name: str) -> Command:
     """What asks this computer's own resolver, as programs do, and fails when the VPN's server did not answer."""
-    name = name_that_resolves(domains)
     match computer.system:
         case "macOS":
             return macos.query(name)
@@ -48,9 +52,10 @@ def query(computer: Computer, domains: Sequence[str]) -> Command:
     return linux.query(name)
 
 
-def name_that_resolves(domains: Sequence[str]) -> str:
-    """A name that the VPN's name server has an address for, whatever runs: its own, or Kubernetes'."""
-    return "kubernetes.default.svc.cluster.local" if domains[0] == "cluster.local" else domains[0]
+def names_that_resolve(domains: Sequence[str]) -> Sequence[str]:
+    """Names of which one has an address, whatever runs: the domain itself on an engine, Kubernetes' in a cluster."""
+    cluster = ["kubernetes.default.svc.cluster.local"] if "cluster.local" in domains else []
+    return [*(domain for domain in domains[:1] if domain != "cluster.local"), *cluster]
 
 
 def some_of(domains: Sequence[str]) -> str:

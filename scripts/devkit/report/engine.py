@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -12,7 +12,7 @@ from devkit import checks, reachability
 from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
-from devkit.names import Name, address_of, names
+from devkit.names import address_of, names
 from devkit.reachability import NO_ADDRESS, REACHED, UNKNOWN_FILTER, Reachability
 from devkit.report.access import (
     Access,
@@ -69,13 +69,19 @@ class EngineReport:
 def make_report(access: Access, facts: EngineFacts) -> EngineReport:
     """Put the facts together."""
     routes, domain = access.answers.routes, access.answers.dns_domain
-    all_names = names(facts.containers, domain, routes)[0] if domain else ()
+    by_address: dict[IPv4Address | None, list[str]] = {}
+    for name in names(facts.containers, domain, routes)[0] if domain else ():
+        for address in name.addresses:
+            by_address.setdefault(address, []).append(name.name)
     packet_filter = checks.packet_filter(facts.engine.firewall_backend)
     best = REACHED if packet_filter.verdict == "passed" else UNKNOWN_FILTER
     return EngineReport(
         access=access,
         engine=facts.engine,
-        containers=tuple(_reported(container, routes, best, all_names) for container in facts.containers),
+        containers=tuple(
+            _reported(container, routes, best, by_address.get(address_of(container, routes), ()))
+            for container in facts.containers
+        ),
         missed=reachability.missed(facts.containers, routes),
         warnings=(
             *expiry_warnings(access.expiries, access.now),
@@ -158,7 +164,7 @@ def _rows(containers: Iterable[ReportedContainer]) -> Iterator[_Row]:
 
 
 def _reported(
-    container: Container, routes: Sequence[IPv4Network], best: Reachability, all_names: Iterable[Name]
+    container: Container, routes: Sequence[IPv4Network], best: Reachability, names_: Sequence[str]
 ) -> ReportedContainer:
     places = tuple(_place(attachment, routes, best) for attachment in container.attachments)
     addresses = [place.address for place in places if place.address and place.reachability.reached]
@@ -174,7 +180,7 @@ def _reported(
         state=container.state,
         health=container.health,
         published=container.published,
-        names=tuple(name.name for name in all_names if address_of(container, routes) in name.addresses),
+        names=tuple(names_),
     )
 
 

@@ -38,6 +38,9 @@ class Identity:
 
     def started_here(self, container: Container) -> bool:
         """Whether Compose started a container from a folder of this path, on whichever computer."""
+        # Without that label it is of before there were `names` and `dns`, which may be somebody's own.
+        if container.service in (NAMES, DNS):
+            return False
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
 
     def is_former(self, container: Container) -> bool:

@@ -8,6 +8,7 @@
 set -eu
 names=/run/names # a volume; names.py replaces the file in it as a whole
 configuration=/run/unbound.conf
+read=/run/read # which version of the file has been read
 # What unbound would answer by itself (unbound.conf(5), local-zone).
 by_itself="localhost 127.in-addr.arpa 1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa home.arpa
 resolver.arpa service.arpa onion test invalid"
@@ -15,8 +16,12 @@ address=${VPN_SUBNET%.*}.1
 
 control() { unbound-control -q -c "$configuration" "$@"; }
 
+version() { stat --format %i.%Y "$names"/records.conf 2> /dev/null || echo none; }
+
 if [ "${1:-}" = check ]; then
     control status > /dev/null
+    ip -4 -oneline address show | grep -qF " $address/"
+    [ "$(cat "$read")" = "$(version)" ]
     exit
 fi
 
@@ -56,21 +61,25 @@ END
     fi
 }
 
-version() { stat --format %i.%Y "$names"/records.conf 2> /dev/null || echo none; }
-
 # The server may just be starting, and makes the address.
 for _ in $(seq 100); do
     if ip -4 -oneline address show | grep -qF " $address/"; then break; fi
     sleep 0.1
 done
 write_configuration > "$configuration"
-read=$(version)
+version > "$read"
 unbound -d -c "$configuration" &
 unbound=$!
 trap 'kill "$unbound"' TERM INT
 while kill -0 "$unbound" 2> /dev/null; do
-    inotifywait --quiet --quiet --timeout 1 --event moved_to "$names" || true
+    inotifywait --quiet --quiet --timeout 1 --event moved_to "$names" || [ $? = 2 ] || sleep 1 # 2: nothing happened
     now=$(version)
-    if [ "$now" != "$read" ] && control fast_reload; then read=$now; fi
+    if [ "$now" != "$(cat "$read")" ]; then
+        said=$(unbound-control -c "$configuration" fast_reload 2>&1) || true
+        case $said in
+            *error*) echo "$said" >&2 ;;
+            *) echo "$now" > "$read" ;;
+        esac
+    fi
 done
 wait "$unbound"

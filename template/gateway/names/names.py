@@ -24,7 +24,8 @@ from devkit import inventory, names
 SOCKET = "unix:///var/run/docker.sock"
 RECORDS = Path("/run/names/records.conf")  # in a volume that the DNS reads
 WRITTEN = Path("/run/written")  # for the health check
-SERVER = "vpn"
+SERVER, DNS = "vpn", "dns"
+RUNNING = ("running", "paused")
 WATCHED = {
     "container": ["create", "die", "destroy", "pause", "rename", "restart", "start", "stop", "unpause", "update"],
     "network": ["connect", "create", "destroy", "disconnect", "remove"],
@@ -39,8 +40,10 @@ class Watch:
     def __init__(self, client: docker.APIClient, project: str) -> None:
         self._client = client
         self._project = project
-        self._known: dict[str, Any] = {}
-        self._told: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()  # IDs of what has changed, or the end
+        self._known: dict[str, Any] = {}  # by ID
+        self._told: queue.SimpleQueue[str | Exception | None] = (
+            queue.SimpleQueue()
+        )  # IDs of what has changed, or the end
         self._events = client.events(decode=True, filters={"type": list(WATCHED)})
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -52,7 +55,7 @@ class Watch:
             while True:
                 if isinstance(told, Exception):
                     raise told
-                self._known.pop(told, None)
+                self._known.pop(told or "", None)
                 told = self._told.get_nowait()
 
     def containers(self) -> list[Any]:
@@ -60,9 +63,14 @@ class Watch:
         listed = {
             one["Id"]: one["State"]
             for one in self._client.containers(all=True)
-            if one["State"] == "running" or (one["Labels"] or {}).get(inventory.PROJECT_LABEL) == self._project
+            if one["State"] in RUNNING or (one["Labels"] or {}).get(inventory.PROJECT_LABEL) == self._project
         }
-        for id_ in [id_ for id_, one in self._known.items() if listed.get(id_) != one["State"]["Status"]]:
+        outdated = [
+            id_
+            for id_, one in self._known.items()
+            if listed.get(id_) not in RUNNING or listed[id_] != one["State"]["Status"]
+        ]
+        for id_ in outdated:
             del self._known[id_]
         for id_ in listed.keys() - self._known.keys():
             with contextlib.suppress(docker.errors.NotFound):  # gone meanwhile
@@ -73,8 +81,10 @@ class Watch:
         try:
             for event in self._events:
                 if event.get("Action") in WATCHED[event["Type"]]:
-                    actor = event["Actor"]
-                    self._told.put(actor["Attributes"].get("container") or actor["ID"])
+                    actor = event["Actor"]  # a container's attributes are its labels, too
+                    self._told.put(
+                        actor["ID"] if event["Type"] == "container" else actor["Attributes"].get("container")
+                    )
             self._told.put(EOFError("it was closed"))
         except Exception as error:
             self._told.put(error)
@@ -90,9 +100,9 @@ def write(text: str) -> None:
 
 
 def stale(found: list[Any], project: str) -> list[str]:
-    """Which of our services are in a network namespace that the server has left: it was started again since.
+    """Our DNS, where it is in a network namespace that the server has left: it was started again since.
 
-    The engine does not start these again by itself, and fails to while the server is down.
+    The engine does not start it again by itself, and fails to while the server is down.
     """
     own = [one for one in found if (one["Config"]["Labels"] or {}).get(inventory.PROJECT_LABEL) == project]
     servers = {
@@ -103,7 +113,8 @@ def stale(found: list[Any], project: str) -> list[str]:
     return [
         one["Id"]
         for one in own
-        if (server := servers.get(one["HostConfig"]["NetworkMode"]))
+        if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) == DNS
+        and (server := servers.get(one["HostConfig"]["NetworkMode"]))
         and (one["State"]["StartedAt"] < server["StartedAt"] if one["State"]["Running"] else one["State"]["Error"])
     ]
 
@@ -122,7 +133,10 @@ def main() -> str:
             there = inventory.containers(running, inventory.networks(client.networks()))
             write(names.unbound_records(*names.names(there, domain, routes), domain, routes, server))
             for id_ in stale(found, project):
-                client.restart(id_, timeout=1)
+                try:
+                    client.restart(id_, timeout=1)
+                except docker.errors.APIError as error:  # the next look tries it again
+                    print(f"{id_} does not start again: {error}", file=sys.stderr)
             watch.wait()
     except (EOFError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
         return f"the engine's socket is lost: {error}"

@@ -19,6 +19,7 @@ SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULT
 REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
 # What some apps do by themselves: `dns server 0 address 10.213.94.1`, and `... resolve-domains d4m.internal`.
 DNS_LINE = re.compile(r"^[ \t]*dns[ \t]+server[ \t]+0[ \t]+(address|resolve-domains)[ \t]+(.*)$", re.MULTILINE)
+OWN_DNS_LINE = re.compile(r"^[ \t]*(--)?(dns|dhcp-option[ \t]+DNS)\b", re.MULTILINE)
 NETWORKMANAGER_SETTINGS = (
     "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
 )
@@ -26,14 +27,15 @@ NETWORKMANAGER_SETTINGS = (
 
 def client_files(generation: Generation, client: Client, answers: Answers, readable: str) -> Iterator[File]:
     """A client's profile, and the same as a Tunnelblick VPN Configuration."""
-    text = profile(readable, answers, generation, client)
-    yield File(PurePosixPath(f"{client.name}.ovpn"), text)
+    yield File(PurePosixPath(f"{client.name}.ovpn"), profile(readable, answers, generation, client))
+    # Tunnelblick would send every name to the DNS; host.py sets its Mac up instead.
+    text = profile(readable, answers, generation, client, names_dns=False)
     identifier = f"d4m-devkit.{generation.identity}.{client.name}"
-    for path, content in tunnelblick_bundle(identifier, generation.number, without_dns(text)).items():
+    for path, content in tunnelblick_bundle(identifier, generation.number, text).items():
         yield File(PurePosixPath(f"{client.name}.tblk") / path, content)
 
 
-def profile(readable: str, answers: Answers, generation: Generation, client: Client) -> bytes:
+def profile(readable: str, answers: Answers, generation: Generation, client: Client, names_dns: bool = True) -> bytes:
     """Append where the server is, its name, and a client's certificate and keys to the readable part of a profile."""
     blocks = {
         "ca": generation.trusted_pem,
@@ -44,8 +46,9 @@ def profile(readable: str, answers: Answers, generation: Generation, client: Cli
     inline = "".join(f"\n<{name}>\n{pem.decode().strip()}\n</{name}>\n" for name, pem in blocks.items())
     readable = SERVER_NAME_LINE.sub("", readable).strip()
     remote = "" if REMOTE_LINE.search(readable) else f"remote {answers.vpn_host} {answers.vpn_port}\n"
-    dns = "" if DNS_LINE.search(readable) else dns_lines(answers)
-    return f"{readable}\n\n{remote}verify-x509-name {generation.server_name} name\n{dns}{inline}".encode()
+    dns = dns_lines(answers) if names_dns and not OWN_DNS_LINE.search(readable) else ""
+    name = f"verify-x509-name {generation.server_name} name\n"
+    return f"{readable}\n\n{remote}{name}{dns_route(answers)}{dns}{inline}".encode()
 
 
 def dns_lines(answers: Answers) -> str:
@@ -54,14 +57,16 @@ def dns_lines(answers: Answers) -> str:
     A line has at most 256 bytes, and one server can have several.
     """
     lines = [f"dns server 0 resolve-domains {domain}\n" for domain in answers.dns_domains]
-    if answers.kubernetes != "none":  # a replica in a cluster has a part of the subnet; the address may be in another
-        lines.append(f"route {answers.vpn_subnet.network_address} {answers.vpn_subnet.netmask}\n")
-    return "".join([f"dns server 0 address {answers.dns_address}\n", *lines] if answers.dns_domains else [])
+    # OpenVPN 2.5 does not know `dns`; to the v3 core `setenv opt` says that what follows is a matter of the client's.
+    head = ["setenv opt ignore-unknown-option dns\n", f"dns server 0 address {answers.dns_address}\n"]
+    return "".join([*head, *lines] if lines else [])
 
 
-def without_dns(profile_: bytes) -> bytes:
-    """The same for Tunnelblick, which would send every name there; `host.py` sets its Mac up instead."""
-    return re.sub(rb"(?m)^dns server 0 .*\n", b"", profile_)
+def dns_route(answers: Answers) -> str:
+    """The way to the DNS from a replica of the server in a cluster, which has a part of the subnet: maybe another."""
+    if not answers.dns_domain or answers.kubernetes == "none":
+        return ""
+    return f"route {answers.vpn_subnet.network_address} {answers.vpn_subnet.netmask}\n"
 
 
 def tunnelblick_bundle(identifier: str, version: int, profile_: bytes) -> Mapping[PurePosixPath, bytes]:
