@@ -91,3 +91,5 @@ def test_nothing_of_its_own_is_in_the_way(identity: Identity) -> None:
 def test_service_of_a_name_that_many_have_is_none_of_ours_by_its_folder_alone(identity: Identity, service: str) -> None:
     assert not identity.owns(container(service, "pi-hole", str(identity.project)))
     assert identity.owns(container(service, "devkit", str(identity.project), server="bb"))
+    by_hand = replace(container(service, folder=str(identity.project)), labels={"d4m-devkit.server": ""})
+    assert identity.owns(by_hand)

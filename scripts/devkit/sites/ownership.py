@@ -7,6 +7,7 @@ from pathlib import Path
 from devkit.answers import CHANGE_ANSWER
 from devkit.checks import Check, check
 from devkit.facts import Container, Network
+from devkit.inventory import SERVER_LABEL
 from devkit.material.state import server_serial_numbers
 
 SERVER, FIREWALL, NAMES, DNS = "vpn", "firewall", "names", "dns"
@@ -38,8 +39,9 @@ class Identity:
 
     def started_here(self, container: Container) -> bool:
         """Whether Compose started a container from a folder of this path, on whichever computer."""
-        # Without that label it is of before there were `names` and `dns`, which may be somebody's own.
-        if container.service in (NAMES, DNS):
+        # Whoever starts ours by hand gives that label no value. What has none at all is of before there were `names` and
+        # `dns`, which many have.
+        if container.service in (NAMES, DNS) and SERVER_LABEL not in container.labels:
             return False
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
 
