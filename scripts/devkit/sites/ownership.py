@@ -39,8 +39,7 @@ class Identity:
 
     def started_here(self, container: Container) -> bool:
         """Whether Compose started a container from a folder of this path, on whichever computer."""
-        # Whoever starts ours by hand gives that label no value. What has none at all is of before there were `names` and
-        # `dns`, which many have.
+        # Started by hand, ours have that label without a value. What has none at all is somebody else's `names` or `dns`.
         if container.service in (NAMES, DNS) and SERVER_LABEL not in container.labels:
             return False
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
