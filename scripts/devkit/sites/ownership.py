@@ -39,7 +39,7 @@ class Identity:
 
     def started_here(self, container: Container) -> bool:
         """Whether Compose started a container from a folder of this path, on whichever computer."""
-        # Started by hand, ours have that label without a value. What has none at all is somebody else's `names` or `dns`.
+        # Started by hand, ours have that label without a value; somebody else's `names` or `dns` has none at all.
         if container.service in (NAMES, DNS) and SERVER_LABEL not in container.labels:
             return False
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
