@@ -228,7 +228,7 @@ def test_docker_networks_are_reached_too_and_nothing_is_left_behind(
     reached = [web(mac), web(mac, "--network", "walled-in"), one.start_web("for-docker-networks"), "10.96.77.77"]
     with connected(mac, project / "local/docker-for-mac.ovpn") as client:
         for address in reached:
-            eventually(lambda address=address: fetch(mac, address, seconds=2) == "200")  # type: ignore[misc]
+            eventually(lambda address=address: fetch(mac, address, seconds=2) == "200")  # type: ignore[misc]  # mypy infers no type for it
         # What is for the one the engine drops by itself; what is for the other, the machine, our packet filters alone.
         machine = engine.run("ip", "-4", "-brief", "address", "show", "tap0").stdout.split()[2].split("/")[0]
         closed = {address: mac.home / f"sampled-{address}" for address in (outside, machine)}

@@ -31,9 +31,10 @@ def refused(mac: Mac, project: Path, *environment: str) -> str:
     return sentence(run)
 
 
-def engine_state(mac: Mac) -> str:
+def engine_state(mac: Mac) -> dict[str, list[str]]:
+    """What there is; Docker lists images that were made in the same second in any order."""
     kinds = ("container", "network", "image", "volume")
-    return "\n".join(mac.run("docker", kind, "ls", "--quiet").stdout for kind in kinds)
+    return {kind: sorted(mac.run("docker", kind, "ls", "--quiet").stdout.split()) for kind in kinds}
 
 
 def sentence(run: subprocess.CompletedProcess[str]) -> str:
