@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -103,10 +103,15 @@ class Services:
         if self.delivery.begin():
             yield "bringing the keys to the engine"
             self.delivery.deliver()
-        yield from lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
-        for service in self._services:
-            yield f"waiting for {service}"
-            self._wait_for(service)
+        try:
+            yield from self._up()
+        except UserError:
+            if not self.running():
+                raise
+            # The DNS joins the server's network, which is not there while that starts again: quote that, then.
+            yield from self._waiting((FIREWALL, SERVER))
+            yield from self._up()
+        yield from self._waiting(self._services)
 
     @explained()
     def stop(self, images: bool) -> None:
@@ -135,6 +140,14 @@ class Services:
             self._names_image.remove()
         if left:
             raise UserError(f"all is down, but these rules could not be removed from the engine's machine: {left}")
+
+    def _up(self) -> Iterator[str]:
+        return lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
+
+    def _waiting(self, services: Iterable[str]) -> Iterator[str]:
+        for service in services:
+            yield f"waiting for {service}"
+            self._wait_for(service)
 
     @explained()
     def _wait_for(self, service: str) -> None:
