@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.docker_desktop import cache
@@ -123,8 +123,7 @@ class Computer:
         return self.mac.run(*self._enter(), *command, check=check)
 
     def _is_up(self, *command: str) -> bool:
-        children = self._children()
-        if not children:
+        if self._first_process() is None:
             return False
         for program in PROGRAMS:
             path = self.mac.home / "bin" / program
@@ -133,12 +132,17 @@ class Computer:
         return self.mac.run(*command, check=False).returncode == 0
 
     def _enter(self) -> list[str]:
-        return ["nsenter", f"--target={self._children()[0]}", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--"]
+        return ["nsenter", f"--target={self._first_process()}", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--"]
 
-    def _children(self) -> list[str]:
+    def _first_process(self) -> str | None:
+        """That of its process namespace, once there is one: before, there are short-lived ones that prepare it."""
         assert self._process
         assert self._process.poll() is None, (self._folder / "boot.log").read_text()
-        return Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        ours = os.stat("/proc/self/ns/pid").st_ino
+        with suppress(FileNotFoundError):  # it has just ended
+            return next((child for child in children if os.stat(f"/proc/{child}/ns/pid").st_ino != ours), None)
+        return None
 
 
 @contextmanager
