@@ -108,7 +108,7 @@ class Services:
         except UserError:
             if not self.running():
                 raise
-            # The DNS joins the server's network, which is not there while that starts again: quote that, then.
+            # The DNS cannot join the network of a server that is starting again. One that goes on so is quoted here.
             yield from self._waiting((FIREWALL, SERVER))
             yield from self._up()
         yield from self._waiting(self._services)
