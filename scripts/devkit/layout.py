@@ -16,6 +16,11 @@ VALUES = PurePosixPath("values.yaml")
 CONFIGS = PurePosixPath("configs")
 SERVER = CONFIGS / "server"
 SERVER_CRL = CONFIGS / "crl.pem"
+HTTPS = PurePosixPath("https")
+HTTPS_ROOT = HTTPS / "root"  # .crt and .key
+PROXY = HTTPS / "proxy"  # exactly what the container mounts
+HTTPS_INTERMEDIATE = PROXY / "intermediate"
+EXPIRIES = PROXY / "expiries.json"
 
 
 def client(name: str) -> PurePosixPath:
@@ -45,9 +50,11 @@ class Layout:
         # Links through it, and their targets:
         self.configs = self.local / "configs"  # what the server reads
         self.clients = self.local / "clients"  # what users import
+        self.https = self.local / "https"  # the root that computers trust, and what the proxy reads
         self.views = {
             self.configs: f"pki/current/{CONFIGS}",
             self.clients: f"pki/current/{PROFILES}",
+            self.https: f"pki/current/{HTTPS}",
             self.local / "values.yaml": f"pki/current/{VALUES}",
         }
 

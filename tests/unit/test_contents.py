@@ -38,6 +38,7 @@ def test_all_that_there_is_and_what_lets_clients_in_last() -> None:
         "configs/server.key": 0o600,
         "configs/ca.crt": 0o644,
         "configs/tls-crypt-v2.key": 0o600,
+        "https/proxy/expiries.json": 0o644,
         "clients/bob.pem": 0o600,
         "clients/laptop.pem": 0o600,
         "profiles/laptop.ovpn": 0o600,
@@ -101,7 +102,7 @@ def test_cluster_is_told_of_each_revocation() -> None:
 
 def test_server_reads_as_nobody_what_changes_while_it_runs_and_only_that() -> None:
     assert {str(path): mode for path, mode in contents.folders().items()} == {
-        "configs": 0o755, "configs/ccd": 0o755, "clients": 0o700, "profiles": 0o700,
+        "configs": 0o755, "configs/ccd": 0o755, "https/proxy": 0o755, "clients": 0o700, "profiles": 0o700,
     }  # fmt: skip
     assert [str(path) for path in contents.read_at_start()] == [
         "configs/ca.crt", "configs/server.crt", "configs/server.key", "configs/tls-crypt-v2.key",

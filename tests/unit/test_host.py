@@ -241,7 +241,7 @@ dns server 0 address 10.213.94.1
 dns server 0 resolve-domains D4M.internal. cluster.local
  dns server 0 resolve-domains 16.172.in-addr.arpa d4m.internal
 """
-    assert names(said) == (SERVER, DOMAINS)
+    assert names(said) == (SERVER, DOMAINS, None)
     assert names("client\n# dns server 0 address 10.213.94.1\n") is None
     assert names("dns server 0 address 10.213.94.1\n") is None
 

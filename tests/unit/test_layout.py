@@ -26,6 +26,7 @@ def test_every_file_of_a_project_is_where_it_always_was() -> None:
         "host_record": "local/pki/vpn-host",
         "configs": "local/configs",
         "clients": "local/clients",
+        "https": "local/https",
     }
 
 
@@ -39,6 +40,7 @@ def test_users_and_services_look_at_the_generation_in_force() -> None:
     assert views == {
         "local/configs": "pki/current/configs",
         "local/clients": "pki/current/profiles",
+        "local/https": "pki/current/https",
         "local/values.yaml": "pki/current/values.yaml",
     }
 
@@ -62,5 +64,10 @@ def test_every_file_of_a_generation_is_where_it_always_was() -> None:
         "CONFIGS": "configs",
         "SERVER": "configs/server",
         "SERVER_CRL": "configs/crl.pem",
+        "HTTPS": "https",
+        "HTTPS_ROOT": "https/root",
+        "PROXY": "https/proxy",
+        "HTTPS_INTERMEDIATE": "https/proxy/intermediate",
+        "EXPIRIES": "https/proxy/expiries.json",
     }
     assert str(layout.client("laptop")) == "clients/laptop.pem"

@@ -108,11 +108,17 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "names": [],
         },
     ]
-    assert [end["name"] for end in document["certificates"]] == ["authority", "server", "docker-for-mac"]
-    assert len(document["warnings"]) == 2
+    assert [end["name"] for end in document["certificates"]] == [
+        "authority",
+        "server",
+        "docker-for-mac",
+        "https authority",
+        "https intermediate",
+    ]
+    assert len(document["warnings"]) == 3  # the server, its filter, HTTPS
     endpoint, about = document["endpoint"], document["engine"]
     ends = [
-        f"{end['name'].replace('authority', 'CA')}: until {end['ends'].partition('T')[0]}"
+        f"{end['name'].replace('authority', 'CA').replace('https', 'HTTPS')}: until {end['ends'].partition('T')[0]}"
         for end in document["certificates"]
     ]
     rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
@@ -182,7 +188,7 @@ def test_address_that_the_port_is_published_on_is_shown(project: Path, host: str
 def test_client_that_is_called_as_a_ca_is_none(project: Path) -> None:
     add_clients(project, read_answers(project), ["CA"], NOW)
     names = [end["name"] for end in cast("Any", of_engine(report(project, engine())))["certificates"]]
-    assert names == ["authority", "server", "CA", "docker-for-mac"]
+    assert names == ["authority", "server", "CA", "docker-for-mac", "https authority", "https intermediate"]
 
 
 def test_each_system_has_its_own_way_to_open_the_profile() -> None:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 def _install(options: argparse.Namespace) -> int:
     names = _names(options.profile)
     computer = effects.look(names.server)
-    step = resolver.install(computer, *names)
+    step = resolver.install(computer, names.server, names.domains)
     resolving = None if step.commands else _resolving(computer, names)
     commands = step.commands or (() if resolving or not computer.tunnel else step.again)
     if commands:
@@ -67,7 +67,7 @@ def _remove(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     names = _names(options.profile)
     computer = effects.look(names.server)
-    step = resolver.install(computer, *names)
+    step = resolver.install(computer, names.server, names.domains)
     name = resolver.names_that_resolve(names.domains)[0]
     resolving = _resolving(computer, names)
     resolves = bool(resolving) if computer.tunnel else None

@@ -7,6 +7,7 @@ from datetime import datetime
 from cryptography.x509 import RevokedCertificate
 
 from devkit.keys import x509
+from devkit.keys.https import HttpsCA
 from devkit.keys.x509 import Credential
 
 SERVER_DOMAIN = "server."
@@ -55,6 +56,7 @@ class Generation:
     crl: bytes
     server_crl: bytes
     replaced: Mapping[str, int] | None
+    https: HttpsCA | None = None  # None until there is a domain
 
     @property
     def cas(self) -> tuple[CA, ...]:

@@ -128,9 +128,14 @@ CLIENT = Role(ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 def new_ca(
-    name: str, key_type: KeyType, days: int, now: datetime, constraints: Sequence[x509.ExtensionType] = ()
+    name: str,
+    key_type: KeyType,
+    days: int,
+    now: datetime,
+    constraints: Sequence[x509.ExtensionType] = (),
+    path_length: int = 0,
 ) -> Credential:
-    """Make a self-signed CA that may sign leaves and CRLs, and no further CA.
+    """Make a self-signed CA that may sign leaves and CRLs, and no further CA unless `path_length` says so.
 
     Its subject is unique: two CAs with the same subject in a bundle make a server exit. `constraints` are further
     critical extensions, such as NameConstraints.
@@ -141,12 +146,26 @@ def new_ca(
     builder = (
         _builder(subject, key, serial_number, now, now + timedelta(days=days))
         .issuer_name(subject)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
     )
-    for constraint in constraints:
-        builder = builder.add_extension(constraint, critical=True)
-    return Credential(builder.sign(key, _digest(key)), key)
+    return Credential(_constrained(builder, path_length, constraints).sign(key, _digest(key)), key)
+
+
+def issue_ca(
+    ca: Credential, name: str, key_type: KeyType, lifetime: timedelta, now: datetime,
+    constraints: Sequence[x509.ExtensionType],
+) -> Credential:  # fmt: skip
+    """Issue an intermediate CA, which may sign leaves and no further CA; its subject is unique, too."""
+    key = _new_key(key_type)
+    serial_number = _new_serial_number()
+    subject = _subject(f"{name} {serial_number:032x}"[:64])
+    builder = (
+        _builder(subject, key, serial_number, now, min(now + lifetime, ca.expiry))
+        .issuer_name(ca.certificate.subject)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(_authority_key_identifier(ca.certificate), critical=False)
+    )
+    return Credential(_constrained(builder, 0, constraints).sign(ca.key, _digest(ca.key)), key)
 
 
 def issue(ca: Credential, role: Role, names: Sequence[str], key_type: KeyType, days: int, now: datetime) -> Credential:
@@ -206,6 +225,15 @@ def _new_key(key_type: KeyType) -> PrivateKey:
             return Ed25519PrivateKey.generate()
         case "rsa-3072":
             return generate_rsa_key(public_exponent=65537, key_size=3072)
+
+
+def _constrained(
+    builder: x509.CertificateBuilder, path_length: int, constraints: Sequence[x509.ExtensionType]
+) -> x509.CertificateBuilder:
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+    for constraint in constraints:
+        builder = builder.add_extension(constraint, critical=True)
+    return builder
 
 
 def _digest(key: PrivateKey) -> SHA256 | None:

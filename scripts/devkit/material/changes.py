@@ -45,7 +45,7 @@ def ensure_material(project: Path, answers: Answers, now: datetime) -> Literal["
         if _is_new(generation, answers):
             _require_ca(generation, now)
             generation = rotation.with_clients(generation, [answers.client_name], answers, now)
-        changed = _update(paths, generation, answers)
+        changed = _update(paths, _with_https(paths, generation, answers, now), answers)
     return "made" if made else "changed" if changed else "unchanged"
 
 
@@ -58,7 +58,7 @@ def change_answers(project: Path, change: Callable[[], Answers], now: datetime) 
     with store.locked(paths):
         generation = _settled(paths, now)
         answers = change()
-        return answers, _update(paths, generation, answers)
+        return answers, _update(paths, _with_https(paths, generation, answers, now), answers)
 
 
 def record_host(project: Path, answers: Answers) -> bool:
@@ -175,6 +175,16 @@ def _update(project: Layout, generation: Generation, answers: Answers) -> bool:
     )
     store.link_views(project, answers.client_name, contents.profile_suffixes())
     return changed
+
+
+def _with_https(project: Layout, generation: Generation, answers: Answers, now: datetime) -> Generation:
+    """The generation with the CA for HTTPS that it should have; a root that is replaced is kept."""
+    before = generation.https
+    after = rotation.with_https(generation, answers, now)
+    if before and after.https and after.https.root != before.root:
+        copy = f"https-{before.root.serial_number:x}.pem"
+        store.keep_superseded(project, copy, before.root.certificate_pem + before.root.key_pem)
+    return after
 
 
 def _is_new(generation: Generation, answers: Answers) -> bool:

@@ -7,9 +7,12 @@ replaced.txt                    what the generation before issued, and the next 
 clients/NAME.pem                each client's certificate and keys
 configs/                        exactly what the server's container mounts
 profiles/                       what users import
+https/root.crt, .key            the root for HTTPS, which computers trust
+https/proxy/                    exactly what the proxy's container mounts
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,6 +23,7 @@ from devkit.files import READABLE, File
 from devkit.keys.model import Client, Generation
 from devkit.keys.x509 import Credential
 from devkit.material import values
+from devkit.material.expiry import expiries
 
 REPLACED_HEADER = """\
 # Serial numbers that the generation before issued; the next rotation revokes them, or who revokes their client does.
@@ -42,6 +46,7 @@ def files(generation: Generation, readable: Readable, answers: Answers) -> Itera
     if generation.replaced is not None:
         yield File(layout.REPLACED, replaced_text(generation.replaced), READABLE)
     yield from _server_files(generation)
+    yield from _https_files(generation)
     for client in generation.clients:
         yield File(layout.client(client.name), client_pem(client))
     for lane in vpn.LANES:
@@ -68,8 +73,10 @@ def chart_values(generation: Generation, readable: Readable, answers: Answers) -
 def folders() -> Mapping[PurePosixPath, int]:
     """The folders of a generation, and their modes; they exist even if nothing is in them."""
     # The server reads its keys as root, then becomes nobody, who goes on reading what changes while it runs.
-    read_by_nobody = (layout.CONFIGS, *(layout.CONFIGS / path for lane in vpn.LANES for path in lane.read_later))
-    return dict.fromkeys(read_by_nobody, 0o755) | dict.fromkeys((layout.CLIENTS, layout.PROFILES), 0o700)
+    read_later = (layout.CONFIGS / path for lane in vpn.LANES for path in lane.read_later)
+    return dict.fromkeys((layout.CONFIGS, *read_later, layout.PROXY), 0o755) | dict.fromkeys(
+        (layout.CLIENTS, layout.PROFILES), 0o700
+    )
 
 
 def read_at_start() -> Sequence[PurePosixPath]:
@@ -115,6 +122,17 @@ def _server_files(generation: Generation) -> Iterator[File]:
     yield from _credential_files(layout.SERVER, generation.server)
     for lane in vpn.LANES:
         yield from (file.below(layout.CONFIGS) for file in lane.server_files(generation))
+
+
+def _https_files(generation: Generation) -> Iterator[File]:
+    """The CA for HTTPS, and what the proxy's page says of all certificates, which is no secret."""
+    if generation.https is not None:
+        yield from _credential_files(layout.HTTPS_ROOT, generation.https.root)
+        if generation.https.intermediate is not None:
+            yield from _credential_files(layout.HTTPS_INTERMEDIATE, generation.https.intermediate)
+    found = [{"name": one.name, "expires": f"{one.at:%Y-%m-%dT%H:%M:%SZ}", "renewal": one.renewal}
+             for one in expiries(generation)]  # fmt: skip
+    yield File(layout.EXPIRIES, json.dumps(found, indent=1).encode(), READABLE)
 
 
 def _credential_files(path: PurePosixPath, credential: Credential) -> Iterator[File]:

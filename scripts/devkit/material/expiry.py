@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from devkit.answers import NEW_CA, UPDATE
+from devkit.keys.https import HttpsCA
 from devkit.keys.model import SERVER, Generation
 
-OF_CA, OF_PREVIOUS_CA = "CA", "previous CA"
+OF_CA, OF_PREVIOUS_CA, OF_HTTPS_ROOT, OF_HTTPS = "CA", "previous CA", "HTTPS CA", "HTTPS intermediate"
 WARN_BEFORE = timedelta(days=30)
 
 
@@ -16,7 +17,7 @@ WARN_BEFORE = timedelta(days=30)
 class Expiry:
     """When a certificate stops being valid (UTC), and the command that renews it."""
 
-    role: Literal["authority", "previous authority", "server", "client"]
+    role: Literal["authority", "previous authority", "server", "client", "https authority", "https intermediate"]
     name: str
     at: datetime
     renewal: str
@@ -34,7 +35,16 @@ def expiries(generation: Generation) -> tuple[Expiry, ...]:
         # A leaf expires with its CA at the latest: only a new CA gives more time to one that expires then.
         Expiry("server", SERVER, generation.server.expiry, NEW_CA if generation.server.expiry >= ca else UPDATE),
         *(Expiry("client", name, at, NEW_CA if at >= ca else UPDATE) for name, at in clients),
+        *_of_https(generation.https),
     )
+
+
+def _of_https(ca: HttpsCA | None) -> Iterator[Expiry]:
+    if ca is not None:
+        yield Expiry("https authority", OF_HTTPS_ROOT, ca.root.expiry, NEW_CA)
+        if ca.intermediate is not None:
+            last = ca.intermediate.expiry >= ca.root.expiry
+            yield Expiry("https intermediate", OF_HTTPS, ca.intermediate.expiry, NEW_CA if last else UPDATE)
 
 
 def expiry_warnings(found: Iterable[Expiry], now: datetime) -> Iterator[str]:

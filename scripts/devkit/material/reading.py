@@ -13,7 +13,8 @@ from cryptography.x509 import Certificate, CertificateRevocationList
 from devkit import layout, vpn
 from devkit.answers import CLIENT_NAME
 from devkit.errors import UserError
-from devkit.keys import x509
+from devkit.keys import https, x509
+from devkit.keys.https import HttpsCA
 from devkit.keys.model import CA, Client, Generation
 from devkit.keys.x509 import Credential
 from devkit.material.contents import Readable, parse_replaced
@@ -58,6 +59,7 @@ def load(folder: Path) -> Generation:
         crl=_pem(crls),
         server_crl=_pem(server_crls),
         replaced=_replaced(folder),
+        https=_https(folder),
     )
     _check_lane_keys(folder, generation)
     return generation
@@ -127,6 +129,17 @@ def _parse_client(name: str, pem: bytes, cas: Sequence[CA]) -> Client:
     if len(keys) != len(rest):
         raise ValueError("it holds a key of no lane")
     return Client(name, x509.load_credential(owner, key), keys)
+
+
+def _https(folder: Path) -> HttpsCA | None:
+    """The CA for HTTPS; its intermediate may be lost, and follows from the root."""
+    if not any(os.path.lexists(folder / f"{layout.HTTPS_ROOT}.{suffix}") for suffix in ("crt", "key")):
+        return None
+    root = _credential(folder / layout.HTTPS_ROOT, ())
+    _parse(folder / f"{layout.HTTPS_ROOT}.crt", lambda _: https.domain(root.certificate).encode())
+    with suppress(UserError):
+        return HttpsCA(root, _credential(folder / layout.HTTPS_INTERMEDIATE, [root.certificate]))
+    return HttpsCA(root, None)
 
 
 def _replaced(folder: Path) -> Mapping[str, int] | None:

@@ -9,7 +9,8 @@ from cryptography.x509 import CertificateRevocationList, load_pem_x509_crl
 
 from devkit import vpn
 from devkit.answers import Answers
-from devkit.keys import x509
+from devkit.keys import https, x509
+from devkit.keys.https import HttpsCA
 from devkit.keys.model import CA, SERVER, SERVER_DOMAIN, Client, Generation, LaneKeys
 from devkit.keys.x509 import Credential
 
@@ -32,7 +33,7 @@ def first_generation(answers: Answers, now: datetime) -> Generation:
         server_crl=b"",
         replaced={},
     )
-    return with_clients(with_crls(generation, now), [answers.client_name], answers, now)
+    return with_clients(with_https(with_crls(generation, now), answers, now), [answers.client_name], answers, now)
 
 
 def with_clients(generation: Generation, names: Sequence[str], answers: Answers, now: datetime) -> Generation:
@@ -45,6 +46,18 @@ def with_clients(generation: Generation, names: Sequence[str], answers: Answers,
     # What it used before its last renewal must not come back with its name.
     generation = _revoking(generation, _replaced_of(generation, names), now)
     return with_crls(replace(generation, clients=tuple(sorted(kept + new, key=lambda each: each.name))), now)
+
+
+def with_https(generation: Generation, answers: Answers, now: datetime) -> Generation:
+    """See that there is a CA for HTTPS if there is a domain, the right one, with an intermediate that lasts."""
+    ca = generation.https
+    if not answers.dns_domain:
+        return generation
+    if ca is None or ca.domain != answers.dns_domain:
+        return replace(generation, https=_new_https(answers, now))
+    if https.is_due(ca, now):
+        return replace(generation, https=https.with_new_intermediate(ca, answers.key_type, now))
+    return generation
 
 
 def without_client(generation: Generation, name: str, now: datetime) -> Generation:
@@ -66,6 +79,7 @@ def rotated(
     `revoke_now`, so is what the current one issued. A new CA (`all`) signs clients only: until the next rotation the
     server's certificate comes from the previous CA, the only one that the profiles in use know. With `revoke_now`
     nothing that the previous CA signed is trusted any more, and no lane's keys are kept, so neither helps a thief.
+    The CA for HTTPS has a new intermediate; with `all` it is new itself, and computers have to be told.
     """
     replaced = current.in_use()
     doomed = [*(current.replaced or {}).values(), *(replaced.values() if revoke_now else ())]
@@ -99,7 +113,11 @@ def rotated(
         clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
         replaced={} if revoke_now else replaced,
     )
-    return with_crls(following, now)
+    if kind == "all" or following.https is None:
+        following = replace(following, https=_new_https(answers, now) if answers.dns_domain else following.https)
+    else:
+        following = replace(following, https=https.with_new_intermediate(following.https, answers.key_type, now))
+    return with_crls(with_https(following, answers, now), now)
 
 
 def with_crls(generation: Generation, now: datetime) -> Generation:
@@ -144,6 +162,10 @@ def _refused_by_name(generation: Generation) -> set[int]:
     live = generation.live_names | {SERVER}
     own = {client.credential.serial_number for client in generation.clients if client.name.casefold() not in live}
     return own | {number for name, number in (generation.replaced or {}).items() if name.casefold() not in live}
+
+
+def _new_https(answers: Answers, now: datetime) -> HttpsCA:
+    return https.new(answers.project_name, answers.dns_domain, answers.key_type, answers.authority_days, now)
 
 
 def _new_client_keys(server_keys: LaneKeys, now: datetime) -> Mapping[str, bytes]:

@@ -17,10 +17,11 @@ Inside = Sequence[str]  # the words that run a program in the server's container
 
 
 class Names(NamedTuple):
-    """Who answers names through the VPN, and in which domains."""
+    """Who answers names through the VPN, and in which domains; and the root of the CA for HTTPS (PEM), if there is."""
 
     server: IPv4Address
     domains: tuple[str, ...]
+    https_root: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ SERVER_NAME_LINE = re.compile(r"^[ \t]*(--)?verify-x509-name[ \t].*\n?", re.MULT
 REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
 # What some apps do by themselves: `dns server 0 address 10.213.94.1`, and `... resolve-domains d4m.internal`.
 DNS_LINE = re.compile(r"^[ \t]*dns[ \t]+server[ \t]+0[ \t]+(address|resolve-domains)[ \t]+(.*)$", re.MULTILINE)
+# For host.py; no app reads comments.
+HTTPS_ROOT_HEADER = "# The root of the CA for HTTPS, which `host.py install` makes a computer trust:\n#\n"
+HTTPS_ROOT = re.compile(rf"^{re.escape(HTTPS_ROOT_HEADER)}((?:# .*\n)*?# -----END CERTIFICATE-----)$", re.MULTILINE)
 OWN_DNS_LINE = re.compile(r"^[ \t]*(--)?(dns|dhcp-option[ \t]+DNS)\b", re.MULTILINE)
 NETWORKMANAGER_SETTINGS = (
     "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
@@ -48,7 +51,7 @@ def profile(readable: str, answers: Answers, generation: Generation, client: Cli
     remote = "" if REMOTE_LINE.search(readable) else f"remote {answers.vpn_host} {answers.vpn_port}\n"
     dns = dns_lines(answers) if names_dns and not OWN_DNS_LINE.search(readable) else ""
     name = f"verify-x509-name {generation.server_name} name\n"
-    return f"{readable}\n\n{remote}{name}{dns_route(answers)}{dns}{inline}".encode()
+    return f"{readable}\n\n{remote}{name}{dns_route(answers)}{dns}{https_root(answers, generation)}{inline}".encode()
 
 
 def dns_lines(answers: Answers) -> str:
@@ -60,6 +63,14 @@ def dns_lines(answers: Answers) -> str:
     # OpenVPN 2.5 does not know `dns`; to the v3 core `setenv opt` says that what follows is a matter of the client's.
     head = ["setenv opt ignore-unknown-option dns\n", f"dns server 0 address {answers.dns_address}\n"]
     return "".join([*head, *lines] if lines else [])
+
+
+def https_root(answers: Answers, generation: Generation) -> str:
+    """The root of the CA for HTTPS, as a comment."""
+    if not answers.dns_domain or generation.https is None:
+        return ""
+    pem = generation.https.root.certificate_pem.decode()
+    return "\n" + HTTPS_ROOT_HEADER + "".join(f"# {line}\n" for line in pem.splitlines())
 
 
 def dns_route(answers: Answers) -> str:
@@ -104,7 +115,7 @@ def opening_steps(profile_: str, system: OperatingSystem) -> Sequence[str]:
 
 
 def names(profile_: str) -> Names | None:
-    """Who answers names through the VPN, and in which domains; None where a profile does not say both.
+    """Who answers names through the VPN, in which domains, and the root for HTTPS; None where a profile has no names.
 
     Raises ValueError when what it names as the server is no IPv4 address.
     """
@@ -114,4 +125,6 @@ def names(profile_: str) -> Names | None:
     domains = tuple(dict.fromkeys(domain.lower().rstrip(".") for domain in said["resolve-domains"]))
     if not said["address"] or not domains:
         return None
-    return Names(IPv4Address(said["address"][0].removesuffix(":53")), domains)
+    root = HTTPS_ROOT.search(profile_)
+    pem = re.sub("^# ", "", root[1], flags=re.MULTILINE) + "\n" if root else None
+    return Names(IPv4Address(said["address"][0].removesuffix(":53")), domains, pem)
