@@ -6,6 +6,8 @@
 # open a connection to a client, or to the server except at its port.
 #
 # usage: network.sh [COMMAND...]
+#        network.sh redirect          keep bringing to the proxy what has no web server itself, as the file WANTED says
+#        network.sh redirect check    succeed if that is so
 # environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; DNS_DOMAIN, where a
 #   DNS shares the namespace
 #   in a cluster: POD_NAME; REPLICAS, how many pods share VPN_SUBNET, a /24
@@ -13,6 +15,8 @@ set -eu
 device=d4m0
 port=1194 # in here; the published one is Docker's, or the Service's
 server=/etc/vpn/server/server.conf
+wanted=/run/redirections/wanted # a volume; proxy.py replaces the file in it, with an address and a port in each line
+applied=/run/applied            # which version of the file is in force
 
 choose_backend() {
     for backend in nft legacy; do
@@ -44,6 +48,9 @@ close_all_but_routes() {
                 echo "-A FORWARD -i $device -d $cluster_dns -p $protocol --dport 53 -j ACCEPT"
             fi
         done
+        if [ -n "${DNS_DOMAIN:-}" ]; then # what is redirected, and nobody who asks for these ports
+            echo "-A INPUT -i $device -p tcp -m multiport --dports 8080,8443 -m conntrack --ctstate DNAT -j ACCEPT"
+        fi
         echo '-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         for route in $ROUTES; do
             echo "-A FORWARD -i $device ! -o $device -d $route -j ACCEPT"
@@ -57,6 +64,31 @@ close_all_but_routes() {
     for protocol in ${cluster_dns:+udp tcp}; do
         set -- PREROUTING -i "$device" -d "${VPN_SUBNET%.*}.1" -p "$protocol" --dport 53 -j DNAT --to "$cluster_dns"
         iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+    done
+}
+
+redirections() {
+    echo '*nat'
+    echo ':D4M-PROXY - [0:0]'
+    # The proxy may say no more than which addresses and ports.
+    { printf '%s\n' "$address 80" "$address 443" && cat "$wanted" 2> /dev/null; } | sed -nE \
+        -e 's/^([0-9.]+) 80$/-A D4M-PROXY -d \1 -p tcp --dport 80 -j REDIRECT --to-ports 8080/p' \
+        -e 's/^([0-9.]+) 443$/-A D4M-PROXY -d \1 -p tcp --dport 443 -j REDIRECT --to-ports 8443/p'
+    echo COMMIT
+}
+
+version() { stat --format %i.%.Y "$wanted" 2> /dev/null || echo none; }
+
+redirect() {
+    while :; do
+        now=$(version)
+        if [ "$now" != "$(cat "$applied" 2> /dev/null)" ]; then
+            redirections | "iptables-$backend-restore" --wait --noflush
+            set -- PREROUTING -i "$device" -j D4M-PROXY
+            iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+            echo "$now" > "$applied"
+        fi
+        sleep 0.5
     done
 }
 
@@ -102,7 +134,15 @@ if [ -n "${POD_NAME:-}" ]; then
     cluster_dns=$(awk '$1 == "nameserver" && $2 !~ /:|^127[.]/ { print $2; exit }' /etc/resolv.conf)
 fi
 
+if [ "$*" = "redirect check" ]; then
+    [ "$(cat "$applied")" = "$(version)" ]
+    exit
+fi
 choose_backend
+if [ "$*" = redirect ]; then
+    rm -f "$applied" # of an earlier namespace
+    redirect
+fi
 close_all_but_routes
 make_device
 for index in $(unforwarding); do forward "$index"; done

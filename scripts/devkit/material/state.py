@@ -110,6 +110,12 @@ def fingerprint(project: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in read_at_start)).hexdigest()[:16]
 
 
+def https_fingerprint(project: Path) -> str:
+    """A short digest of what the proxy signs with, empty when there is none: when it changes, it must be restarted."""
+    certificate = store.content(store.in_force(Layout(project)) / f"{layout.HTTPS_INTERMEDIATE}.crt")
+    return hashlib.sha256(certificate).hexdigest()[:16] if certificate else ""
+
+
 def chart_values(project: Path, answers: Answers) -> bytes:
     """The Helm chart's values, as they follow from the project's files now."""
     return contents.chart_values(read_generation(project), reading.readable(Layout(project)), answers)

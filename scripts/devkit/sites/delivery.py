@@ -4,8 +4,10 @@ import io
 import os
 import secrets
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from devkit import layout
 from devkit.errors import UserError, most_telling
 from devkit.files import BESIDE, PRIVATE, READABLE, replace_all, write
 from devkit.inventory import PROJECT_LABEL
@@ -41,7 +43,8 @@ class Delivery:
             self._paths.delivered.unlink(missing_ok=True)
             return False
         replace_all([(self._paths.delivered, self._docker.identity().encode(), PRIVATE)])
-        os.environ |= {"D4M_SOURCE": "volume", "D4M_SERVER_SOURCE": "server", "D4M_CONFIGS_SOURCE": "configs"}
+        os.environ["D4M_SOURCE"] = "volume"
+        os.environ |= {f"D4M_{name.upper()}_SOURCE": name for name in self._folders()}
         return True
 
     @explained()
@@ -52,9 +55,8 @@ class Delivery:
                 "Docker's context leads to an engine that is not the server's: choose the context of the server's."
             )
         volumes = self._docker.client.volume
-        folders = {"server": self._paths.server_conf.parent, "configs": self._paths.configs}
         with locked(self._paths):  # or an older state might replace a newer one
-            for name, folder in folders.items():
+            for name, folder in self._folders().items():
                 volume = f"{self._project_name}_{name}"
                 if not volumes.exists(volume):
                     serial = server_serial_numbers(self._project)[-1]
@@ -68,7 +70,7 @@ class Delivery:
     @explained()
     def volume_of_others(self) -> str | None:
         """The name of a volume that is not ours and has the name of one of ours."""
-        for volume in (f"{self._project_name}_server", f"{self._project_name}_configs"):
+        for volume in (f"{self._project_name}_{name}" for name in self._folders()):
             if self._docker.client.volume.exists(volume):
                 labels = self._docker.client.volume.inspect(volume).labels or {}
                 if labels.get(DELIVERED_LABEL) not in server_serial_numbers(self._project):
@@ -86,6 +88,11 @@ class Delivery:
     def forget(self) -> None:
         """Remember that no engine has a copy any more."""
         self._paths.delivered.unlink(missing_ok=True)
+
+    def _folders(self) -> Mapping[str, Path]:
+        """What the services read, by the volumes' names in compose.yaml."""
+        paths = self._paths
+        return {"server": paths.server_conf.parent, "configs": paths.configs, "https": paths.https / layout.PROXY.name}
 
     def _sees_folder(self) -> bool:
         configs = self._paths.configs

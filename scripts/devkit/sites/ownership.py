@@ -10,8 +10,10 @@ from devkit.facts import Container, Network
 from devkit.inventory import SERVER_LABEL
 from devkit.material.state import server_serial_numbers
 
-SERVER, FIREWALL, NAMES, DNS = "vpn", "firewall", "names", "dns"
-SERVICES = (FIREWALL, SERVER, NAMES, DNS)
+SERVER, FIREWALL = "vpn", "firewall"
+NAMES, DNS, PROXY, REDIRECT = "names", "dns", "proxy", "redirect"
+OF_NAMES = (NAMES, DNS, PROXY, REDIRECT)  # what there is for the answer `dns_domain`
+SERVICES = (FIREWALL, SERVER, *OF_NAMES)
 BRIDGE = "d4m"
 # What earlier versions had, the server first: it must be gone before the firewall takes its rules away.
 FORMER_SERVICES = ("openvpn", "relay")
@@ -39,8 +41,8 @@ class Identity:
 
     def started_here(self, container: Container) -> bool:
         """Whether Compose started a container from a folder of this path, on whichever computer."""
-        # Started by hand, ours have that label without a value; somebody else's `names` or `dns` has none at all.
-        if container.service in (NAMES, DNS) and SERVER_LABEL not in container.labels:
+        # Started by hand, ours have that label without a value; somebody else's `proxy` or `dns` has none at all.
+        if container.service in OF_NAMES and SERVER_LABEL not in container.labels:
             return False
         return container.folder is not None and Path(container.folder).resolve() == self.project.resolve()
 

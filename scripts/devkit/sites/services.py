@@ -14,6 +14,7 @@ from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
 from devkit.facts import Container
 from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
+from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import Delivery
 from devkit.sites.docker import Docker, explained, lines
 from devkit.sites.image import Image
@@ -23,6 +24,9 @@ from devkit.sites.ownership import (
     FIREWALL,
     FORMER_BRIDGE,
     NAMES,
+    OF_NAMES,
+    PROXY,
+    REDIRECT,
     SERVER,
     Identity,
     identity_of,
@@ -35,6 +39,8 @@ HEALTH_CHECKS: Mapping[str, list[str]] = {
     FIREWALL: ["firewall.sh", "check"],
     NAMES: ["test", "-e", "/run/written"],
     DNS: ["dns.sh", "check"],
+    PROXY: ["proxy.sh", "check"],
+    REDIRECT: ["network.sh", "redirect", "check"],
 }
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
@@ -48,10 +54,11 @@ class Services:
         self._project = project
         self._project_name = answers.project_name
         self._listen = str(answers.vpn_listen)
-        self._services = (FIREWALL, SERVER, *((NAMES, DNS) if answers.dns_domain else ()))
+        self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project / "gateway")
-        self._names_image = Image(self.docker, f"{answers.project_name}-names", project / "gateway")
+        others = (f"{answers.project_name}-{name}" for name in (NAMES, PROXY))
+        self._images = (self.image, *(Image(self.docker, name, project / "gateway") for name in others))
         self.delivery = Delivery(project, answers.project_name, self.docker, self.image)
 
     def identity(self) -> Identity:
@@ -98,6 +105,7 @@ class Services:
         """
         serial_number = self.identity().serial_numbers[-1]
         os.environ |= {"D4M_MATERIAL": fingerprint, "D4M_SERVER": serial_number, "D4M_LISTEN": self._listen}
+        os.environ["D4M_HTTPS"] = https_fingerprint(self._project)
         with explained():
             yield from self._remove_former()
         if self.delivery.begin():
@@ -136,8 +144,8 @@ class Services:
         self.delivery.remove()
         self.delivery.forget()
         if images:
-            self.image.remove()
-            self._names_image.remove()
+            for image in self._images:
+                image.remove()
         if left:
             raise UserError(f"all is down, but these rules could not be removed from the engine's machine: {left}")
 

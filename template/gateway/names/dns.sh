@@ -16,7 +16,7 @@ address=${VPN_SUBNET%.*}.1
 
 control() { unbound-control -q -c "$configuration" "$@"; }
 
-version() { stat --format %i.%Y "$names"/records.conf 2> /dev/null || echo none; }
+version() { stat --format %i.%.Y "$names"/records.conf 2> /dev/null || echo none; }
 
 if [ "${1:-}" = check ]; then
     control status > /dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Tells the DNS who is where on the engine, for as long as the engine's socket holds.
+"""Tells the DNS and the proxy who is where on the engine, for as long as the engine's socket holds.
 
 It has that socket and no network. It ends when the socket is lost; the engine starts it again, with the new one.
 
@@ -13,18 +13,21 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
-from devkit import inventory, names
+from devkit import inventory, names, proxy
+from devkit.facts import Container
 
 SOCKET = "unix:///var/run/docker.sock"
-RECORDS = Path("/run/names/records.conf")  # in a volume that the DNS reads
+RECORDS = Path("/run/names/records.conf")  # in a volume that the DNS and the proxy read
+CONTAINERS = Path("/run/names/containers.json")
 WRITTEN = Path("/run/written")  # for the health check
-SERVER, DNS = "vpn", "dns"
+SERVER, JOINING = "vpn", ("dns", "proxy", "redirect")
 RUNNING = ("running", "paused")
 WATCHED = {
     "container": ["create", "die", "destroy", "pause", "rename", "restart", "start", "stop", "unpause", "update"],
@@ -90,19 +93,23 @@ class Watch:
             self._told.put(error)
 
 
-def write(text: str) -> None:
-    """Replace the records as a whole, if they have changed."""
-    if not RECORDS.exists() or RECORDS.read_text() != text:
-        unfinished = RECORDS.with_suffix(".new")
+def write(path: Path, text: str) -> None:
+    """Replace a file as a whole, if it has changed."""
+    if not path.exists() or path.read_text() != text:
+        unfinished = path.with_suffix(".new")
         unfinished.write_text(text)
-        unfinished.replace(RECORDS)
-    WRITTEN.touch()
+        unfinished.replace(path)
+
+
+def theirs(there: Iterable[Container], project: str) -> list[Container]:
+    """The containers that are not this project's own services."""
+    return [one for one in there if not (one.project == project and inventory.SERVER_LABEL in one.labels)]
 
 
 def stale(found: list[Any], project: str) -> list[str]:
-    """Our DNS, where it is in a network namespace that the server has left: it was started again since.
+    """What joins the server's network namespace, where the server has left that: it was started again since.
 
-    The engine does not start it again by itself, and fails to while the server is down.
+    The engine does not start these again by itself, and fails to while the server is down.
     """
     own = [one for one in found if (one["Config"]["Labels"] or {}).get(inventory.PROJECT_LABEL) == project]
     servers = {
@@ -113,7 +120,7 @@ def stale(found: list[Any], project: str) -> list[str]:
     return [
         one["Id"]
         for one in own
-        if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) == DNS
+        if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) in JOINING
         and (server := servers.get(one["HostConfig"]["NetworkMode"]))
         and (one["State"]["StartedAt"] < server["StartedAt"] if one["State"]["Running"] else one["State"]["Error"])
     ]
@@ -131,7 +138,10 @@ def main() -> str:
             found = watch.containers()
             running = [one for one in found if one["State"]["Running"]]
             there = inventory.containers(running, inventory.networks(client.networks()))
-            write(names.unbound_records(*names.names(there, domain, routes), domain, routes, server))
+            found_names, reverse = names.names(there, domain, routes)
+            write(RECORDS, names.unbound_records(found_names, reverse, domain, routes, server))
+            write(CONTAINERS, proxy.told(theirs(there, project), found_names, domain, project, routes))
+            WRITTEN.touch()
             for id_ in stale(found, project):
                 try:
                     client.restart(id_, timeout=1)

@@ -2,7 +2,7 @@
 # The VPN server. network.sh has made the device that it opens, and the packet filter around it.
 # usage: vpn.sh [check]
 set -eu
-status=/run/status # the server's main loop writes it every second
+status=/run/vpn/status # the server's main loop writes it every second; the proxy's page shows it
 
 if [ "${1:-}" = check ]; then
     [ $(($(date +%s) - $(stat --format %Y "$status"))) -lt 10 ]
@@ -13,7 +13,8 @@ fi
 network=$(ip -4 -oneline route show dev d4m0 proto kernel | cut --delimiter=' ' --fields=1)
 mask=255.255.255.$((256 - (1 << (32 - ${network#*/}))))
 
-rm -f "$status" # an earlier one's
+mkdir -p "${status%/*}"
+(umask 022 && : > "$status") # the server would make it for root alone
 cd /etc/vpn/configs
 exec openvpn --config /etc/vpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
-    --port 1194 --status "$status" 1 --management /run/management unix
+    --port 1194 --status "$status" 1 --status-version 3 --management /run/management unix

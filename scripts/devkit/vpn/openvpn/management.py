@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from subprocess import PIPE
 from tempfile import TemporaryFile
 from typing import IO, cast
@@ -15,6 +14,7 @@ from typing import IO, cast
 from devkit.errors import UserError, most_telling
 from devkit.facts import Session
 from devkit.vpn.lane import Contest
+from devkit.vpn.openvpn.status import sessions_in
 
 LOGGED = re.compile(r"[0-9]+,[A-Z]*,")
 SESSION_ENDED_BY_ANOTHER = re.compile(
@@ -27,18 +27,7 @@ STILL_GOING_ON_SECONDS = 60  # two machines over UDP take half as long
 
 def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
     """The connected clients. Raises UserError when the server does not answer."""
-    rows = [line.split("\t") for line in _ask(inside, "status 3") if line.startswith("CLIENT_LIST\t")]
-    return tuple(
-        Session(
-            client=row[1],
-            real_address=row[2],
-            vpn_address=row[3],
-            since=datetime.fromtimestamp(int(row[8]), UTC),
-            number=int(row[10]),
-        )
-        for row in rows
-        if row[1] != "UNDEF"
-    )
+    return sessions_in(_ask(inside, "status 3"))
 
 
 def contests(inside: Sequence[str]) -> tuple[Contest, ...]:

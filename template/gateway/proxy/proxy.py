@@ -1,0 +1,271 @@
+#!/usr/bin/python3
+"""The proxy: Caddy, and beside it what tells Caddy where to go, for what the container `names` has written.
+
+Caddy's configuration never changes, so no connection ends because some container comes or goes: it asks here, by HTTP
+for which names it may sign, and by DNS which addresses and ports serve one.
+
+usage: proxy.py          serve
+       proxy.py check    succeed if all of it answers
+environment: DNS_DOMAIN; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
+file descriptor 3: the intermediate's key
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from html import escape
+from http.client import HTTPConnection
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+from devkit import proxy
+from devkit.facts import Session
+from devkit.vpn.openvpn.status import sessions_in
+from dnslib import QTYPE, RCODE, RR, SRV, A, DNSRecord
+
+TOLD = Path("/run/names/containers.json")
+STATUS = Path("/run/vpn/status")
+REDIRECTIONS = Path("/run/redirections/wanted")
+HTTPS = Path("/etc/https")
+LIBRARY = Path("/usr/local/lib/d4m")
+KEY = Path("/run/intermediate.key")
+CONFIGURATION = Path("/run/caddy.json")
+ASKED, RESOLVER = ("127.0.0.1", 8081), ("127.0.0.1", 8053)  # caddy.json says the same
+
+LOOK_SECONDS = 0.2
+PROBE_SECONDS = 1.0  # how long an attempt may take
+SOON, LATER = 2.0, 15.0  # between two attempts; soon in the first minute of a container, while nothing answers
+YOUNG_SECONDS = 60.0
+ADDRESS_SECONDS = 10.0
+STATUS_SECONDS = 10.0  # older, it says nothing
+MOST_AT_ONCE = 50
+MOST_NAMES_BELOW = 1000  # that certificates are made for, besides the names themselves
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Proxy:
+    """What is known by now, and what follows from it."""
+
+    def __init__(self, routes: list[IPv4Network]) -> None:
+        self._routes = routes
+        self._version: tuple[int, int] | None = None
+        self._known = proxy.Told()
+        self._listening: dict[tuple[str, int], bool] = {}
+        self._since: dict[str, float] = {}  # when a container, by its ID and address, was first told of
+        self._next: dict[tuple[str, int], float] = {}  # when to try an address and port again
+        self._written: str | None = None
+        self._below: set[str] = set()
+
+    # ------------------------------------------------------------------------------- from outside
+
+    def read(self) -> None:
+        """Read what `names` has told, if that has changed."""
+        with contextlib.suppress(FileNotFoundError):
+            status = TOLD.stat()
+            if (version := (status.st_ino, status.st_mtime_ns)) != self._version:
+                self._known, self._version = proxy.parse(TOLD.read_text()), version
+                self._forget_the_gone()
+
+    def _forget_the_gone(self) -> None:
+        now = time.monotonic()
+        there = {f"{one.id} {address} {one.state}": address for address, one in self._known.by_address.items()}
+        fresh = {address for key, address in there.items() if key not in self._since}
+        self._since = {key: self._since.get(key, now) for key in there}
+        wanted = {(at, port) for at, one in self._known.by_address.items() for port in proxy.to_probe(one)}
+        self._listening = {key: is_ for key, is_ in self._listening.items() if key in wanted and key[0] not in fresh}
+        self._next = {key: 0.0 if key[0] in fresh else self._next.get(key, 0.0) for key in wanted}
+
+    async def probe(self) -> None:
+        """Try the ports whose time has come."""
+        now = time.monotonic()
+        due = [key for key, at in self._next.items() if at <= now][:MOST_AT_ONCE]
+        young = {key.split()[1] for key, since in self._since.items() if now - since < YOUNG_SECONDS}
+        for (address, port), accepts in zip(due, await asyncio.gather(*(_accepts(*key) for key in due)), strict=True):
+            self._listening[address, port] = accepts
+            self._next[address, port] = now + (SOON if address in young and not accepts else LATER)
+
+    def write(self) -> None:
+        """Replace what is to be redirected, if that has changed."""
+        wanted = proxy.redirections(self._known, self._listening, self._routes)
+        if wanted != self._written:
+            unfinished = REDIRECTIONS.with_suffix(".new")
+            unfinished.write_text(wanted)
+            unfinished.replace(REDIRECTIONS)
+            self._written = wanted
+
+    # ------------------------------------------------------------------------------- for Caddy
+
+    def resolve(self, request: bytes) -> bytes:
+        """Answer Caddy: which addresses and ports serve `host.NAME.` (SRV), and where 172-18-0-2 is (A)."""
+        record = DNSRecord.parse(request)
+        answer, asked = record.reply(), str(record.q.qname).rstrip(".").lower()
+        if record.q.qtype == QTYPE.SRV:
+            for address, port in proxy.upstreams(self._known, asked.removeprefix("host."), self._listening):
+                answer.add_answer(
+                    RR(record.q.qname, QTYPE.SRV, ttl=0, rdata=SRV(0, 1, port, address.replace(".", "-")))
+                )
+            if not answer.rr:
+                answer.header.rcode = RCODE.NXDOMAIN
+        elif record.q.qtype == QTYPE.A and (address := asked.replace("-", ".")) in self._known.by_address:
+            answer.add_answer(RR(record.q.qname, QTYPE.A, ttl=0, rdata=A(address)))
+        return bytes(answer.pack())
+
+    async def vouched_for(self, request: web.Request) -> web.Response:
+        """Whether Caddy may sign for a name."""
+        name = request.query.get("domain", "").lower()
+        wanted = proxy.vouched_for(self._known, name)
+        if wanted and name != self._known.domain and name not in self._known.names:
+            if name not in self._below and len(self._below) >= MOST_NAMES_BELOW:
+                return web.Response(status=429)
+            self._below.add(name)
+        return web.Response(status=200 if wanted else 404)
+
+    # ------------------------------------------------------------------------------- for people
+
+    async def page(self, request: web.Request) -> web.Response:
+        """A part of the page at https://DOMAIN/."""
+        name, kind = PAGE[request.path]
+        content = (LIBRARY / "page" / name).read_bytes()
+        return web.Response(body=content, content_type=kind, charset="utf-8", headers=HEADERS)
+
+    async def state(self, _: web.Request) -> web.Response:
+        """What the page shows."""
+        expiries = json.loads((HTTPS / "expiries.json").read_text())
+        shown = proxy.state(self._known, self._listening, _sessions(), expiries, datetime.now(UTC))
+        return web.json_response(shown, headers=HEADERS)
+
+    async def no_icon(self, _: web.Request) -> web.Response:
+        """Browsers ask for one, and would complain."""
+        return web.Response(status=204)
+
+    async def nothing_there(self, request: web.Request) -> web.Response:
+        """A page that says why there is nothing to see."""
+        host = request.host.partition(":")[0].lower()
+        addresses = proxy.addresses_of(self._known, host)
+        found = [self._known.by_address[address] for address in addresses if address in self._known.by_address]
+        ports = [port for one in found if (port := proxy.http_port(one, self._listening))]
+        if any(proxy.serves_itself(one, 443, self._listening) for one in found) and not ports:
+            return web.Response(status=308, headers={"Location": f"https://{host}/"})
+        if ports:
+            said = f"Nothing answers at port {ports[0]} of {found[0].name}."
+        elif found:
+            said = f"{found[0].name} has no web server that is known. If it has one, the label d4m.port says its port."
+        else:
+            said = "No container has this name."
+        text = f"<!doctype html><title>{escape(host)}</title><h1>{escape(host)}</h1><p>{escape(said)}</p>"
+        if self._known.domain:
+            text += f'<p><a href="https://{self._known.domain}/">What there is</a></p>'
+        return web.Response(status=502 if found else 404, text=text, content_type="text/html", headers=HEADERS)
+
+
+async def _accepts(address: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(address, port)
+    except OSError:  # TimeoutError, too
+        return False
+    writer.close()
+    return True
+
+
+def _sessions() -> tuple[Session, ...] | None:
+    try:
+        if time.time() - STATUS.stat().st_mtime > STATUS_SECONDS:
+            return None
+        return sessions_in(STATUS.read_text().splitlines())
+    except (OSError, ValueError, IndexError):  # it is being written just now
+        return None
+
+
+class _Resolver(asyncio.DatagramProtocol):
+    def __init__(self, served: Proxy) -> None:
+        self._served = served
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(self._served.resolve(data), addr)
+
+
+async def serve() -> int:
+    """Serve until Caddy ends; return its exit code."""
+    served = Proxy([IPv4Network(route) for route in os.environ["ROUTES"].split()])
+    application = web.Application()
+    application.router.add_get("/vouched-for", served.vouched_for)
+    application.router.add_get("/nothing-there", served.nothing_there)
+    application.router.add_get("/state.json", served.state)
+    application.router.add_get("/favicon.ico", served.no_icon)
+    for path in PAGE:
+        application.router.add_get(path, served.page)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, *ASKED).start()
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(lambda: _Resolver(served), local_addr=RESOLVER)
+    served.read()
+    caddy = await asyncio.create_subprocess_exec("caddy", "run", "--config", CONFIGURATION)
+    loop.add_signal_handler(signal.SIGTERM, caddy.kill)  # it has nothing to save
+    while caddy.returncode is None:
+        served.read()
+        await served.probe()
+        served.write()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(caddy.wait(), LOOK_SECONDS)
+    return caddy.returncode
+
+
+def configure() -> None:
+    """Write what Caddy reads."""
+    KEY.touch(mode=0o600)
+    with os.fdopen(3, "rb") as key:
+        KEY.write_bytes(key.read())
+    address = IPv4Network(os.environ["VPN_SUBNET"])[1]
+    _wait_for(str(address))
+    template = (LIBRARY / "caddy.json").read_text()
+    CONFIGURATION.write_text(template.replace("DOMAIN", os.environ["DNS_DOMAIN"]).replace("ADDRESS", str(address)))
+
+
+def _wait_for(address: str) -> None:
+    """The server may just be starting, and makes the address."""
+    deadline = time.monotonic() + ADDRESS_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.socket() as attempt:
+            attempt.bind((address, 0))
+            return
+        time.sleep(0.1)
+
+
+def check() -> int:
+    """Succeed if Caddy and the rest answer."""
+    address = IPv4Network(os.environ["VPN_SUBNET"])[1]
+    connection = HTTPConnection(str(address), 8080, timeout=3)
+    connection.request("GET", "/state.json", headers={"Host": os.environ["DNS_DOMAIN"]})
+    return 0 if REDIRECTIONS.exists() and connection.getresponse().status == 200 else 1
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["check"]:
+        sys.exit(check())
+    configure()
+    sys.exit(asyncio.run(serve()))

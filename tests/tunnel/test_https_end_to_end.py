@@ -1,0 +1,340 @@
+"""`https://NAME.d4m.internal` through the tunnel: a certificate for it, and the container's own port behind it."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker_desktop import WEB_IMAGE, Engine, Mac
+from tests.vpn import connected, eventually, place, script, up
+
+DNS = "10.213.94.1"
+OURS = "d4m-devkit-"
+SECONDS = 10
+APPLICATION = Path(__file__).parent / "application.py"
+
+
+@pytest.fixture(scope="module")
+def devkit(mac: Mac, pristine: Path) -> Iterator[Path]:
+    """A project that is up, and a client that is connected."""
+    project = place(pristine, mac)
+    up(mac, project)
+    shutil.copy(APPLICATION, mac.home)
+    with connected(mac, project / "local/docker-for-mac.ovpn"):
+        yield project
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_runs(mac: Mac, devkit: Path) -> Iterator[None]:
+    yield
+    names = mac.run("docker", "ps", "--all", "--format", "{{.Names}}").stdout.split()
+    if others := [name for name in names if not name.startswith(OURS)]:
+        mac.run("docker", "rm", "--force", *others)
+    mac.run("docker", "network", "prune", "--force")
+
+
+def run(mac: Mac, name: str, *options: str, image: str = WEB_IMAGE, command: tuple[str, ...] = ()) -> str:
+    """Start a container; return its address."""
+    mac.run("docker", "run", "--detach", "--name", name, *options, image, *command)
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    return mac.run("docker", "inspect", "--format", template, name).stdout.split()[0]
+
+
+def run_application(mac: Mac, name: str, port: int, *options: str) -> str:
+    """Start what listens at this port, by a command that its image does not tell of."""
+    mount = f"--volume={mac.home}/{APPLICATION.name}:/{APPLICATION.name}:ro"
+    command = ("python3", f"/{APPLICATION.name}", str(port))
+    return run(mac, name, mount, *options, image="d4m-devkit-proxy", command=command)
+
+
+def curl(mac: Mac, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Fetch as a computer does that has the names and trusts the root, and nothing else."""
+    host = url.split("/")[2].partition(":")[0]
+    found = mac.run("dig", "+short", f"@{DNS}", host).stdout.split()
+    resolve = [word for port in (80, 443) if found for word in ("--resolve", f"{host}:{port}:{found[0]}")]
+    root = mac.home / "devkit/local/https/root.crt"
+    command = ["curl", "--silent", "--show-error", "--max-time", "60", "--cacert", str(root), *resolve]
+    return mac.run(*command, *options, url, check=False)
+
+
+def status(mac: Mac, url: str, *options: str) -> str:
+    """The status code, or 000."""
+    return curl(mac, url, "--output", "/dev/null", "--write-out", "%{http_code}", *options).stdout
+
+
+def soon(mac: Mac, url: str, expected: str = "200") -> None:
+    eventually(lambda: status(mac, url) == expected, seconds=SECONDS)
+
+
+def facts(mac: Mac) -> Any:
+    """What the page shows."""
+    return json.loads(curl(mac, "https://d4m.internal/state.json").stdout)
+
+
+def test_every_name_opens_without_a_port(mac: Mac, devkit: Path) -> None:
+    run(mac, "web")
+    labels = ["--label=com.docker.compose.project=shop", "--label=com.docker.compose.service=api"]
+    address = run_application(mac, "shop-api-1", 3000, "--expose=3000", *labels)
+    for url in ("https://web.d4m.internal", "https://x.y.web.d4m.internal", "https://api.shop.d4m.internal",
+                "http://api.shop.d4m.internal", "http://web.d4m.internal", "http://shop-api-1.d4m.internal"):  # fmt: skip
+        soon(mac, url)
+    assert json.loads(curl(mac, "https://api.shop.d4m.internal").stdout)["host"] == "api.shop.d4m.internal"
+    assert mac.run("curl", "--silent", "--show-error", f"http://{address}").stdout  # by address, too
+    shown = {one["name"]: one["url"] for one in facts(mac)["containers"]}
+    assert shown == {"web": "https://web.d4m.internal", "shop-api-1": "https://api.shop.d4m.internal"}
+
+
+def test_port_is_what_the_label_says_or_what_is_exposed_or_found(mac: Mac) -> None:
+    run_application(mac, "said", 7777, "--label=d4m.port=7777", "--expose=80")
+    run_application(mac, "orbstack", 7778, "--label=dev.orbstack.http-port=7778")
+    run_application(mac, "one", 7779, "--expose=7779")
+    run_application(mac, "several", 8080, "--expose=8080", "--expose=22", "--expose=9999")
+    run_application(mac, "found", 5000)
+    run_application(mac, "own", 80)
+    for name in ("said", "orbstack", "one", "several", "found", "own"):
+        soon(mac, f"https://{name}.d4m.internal")
+
+
+def test_container_that_has_a_web_port_itself_is_left_alone(mac: Mac) -> None:
+    run(mac, "declared")
+    run_application(mac, "undeclared", 80)
+    run_application(mac, "none", 3000)
+    for name in ("declared", "undeclared"):
+        soon(mac, f"https://{name}.d4m.internal")
+        said = curl(mac, f"http://{name}.d4m.internal", "--head").stdout.lower()
+        assert "via: " not in said
+        assert "server: caddy" not in said
+    soon(mac, "http://none.d4m.internal")
+    rules = mac.run("docker", "exec", f"{OURS}redirect-1", "iptables", "-t", "nat", "-S", "D4M-PROXY").stdout
+    assert len(re.findall("--dport 80 ", rules)) == 2  # the page's own, and that of `none`
+
+
+def test_name_without_a_web_server_says_so(mac: Mac) -> None:
+    run(mac, "db", "--expose=5432", "--entrypoint=sleep", command=("infinity",), image="debian:trixie-slim")
+    soon(mac, "https://db.d4m.internal", "502")
+    assert "db has no web server that is known" in curl(mac, "http://db.d4m.internal").stdout
+    run(mac, "away", "--expose=3000", "--entrypoint=sleep", command=("infinity",), image="debian:trixie-slim")
+    soon(mac, "http://away.d4m.internal", "502")
+    assert "Nothing answers at port 3000 of away" in curl(mac, "http://away.d4m.internal").stdout
+    eventually(lambda: "nothing answers at its port 3000" in json.dumps(facts(mac)), seconds=SECONDS)
+
+
+def test_certificates_are_made_for_names_that_exist_and_no_others(mac: Mac) -> None:
+    run(mac, "web")
+    soon(mac, "https://web.d4m.internal")
+    before = certificates(mac)
+    for name in ("evil.example.com", "nobody.d4m.internal", "xd4m.internal", "d4m.internal.example.com", "../../etc"):
+        tried = mac.run("openssl", "s_client", "-connect", f"{DNS}:443", "-servername", name, check=False)
+        assert "no peer certificate available" in tried.stdout, name
+    assert certificates(mac) == before
+    refused = mac.run(
+        "curl", "--silent", "--max-time", "5", "--resolve", f"evil.example.com:80:{DNS}", "http://evil.example.com",
+    )  # fmt: skip
+    assert "No container has this name" in refused.stdout
+
+
+def certificates(mac: Mac) -> list[str]:
+    """The certificates that the proxy has made."""
+    made = mac.run("docker", "exec", f"{OURS}proxy-1", "find", "/run/caddy", "-name", "*.crt").stdout.split()
+    assert any("web.d4m.internal" in path for path in made)
+    return sorted(made)
+
+
+def test_clients_headers_and_protocols_come_through(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    seen = json.loads(curl(mac, "https://app.d4m.internal", "--header", "X-Own: kept").stdout)
+    assert (seen["X-Own"], seen["X-Forwarded-Proto"], seen["Host"]) == ("kept", "https", "app.d4m.internal")
+    assert seen["X-Forwarded-For"].startswith("10.213.94.")
+    assert curl(mac, "https://app.d4m.internal", "--http2", "--write-out", "%{http_version}").stdout.endswith("2")
+    start = time.monotonic()
+    stream = curl(mac, "https://app.d4m.internal/events", "--no-buffer", "--max-time", "1").stdout
+    assert stream.startswith("data: 0")  # it came before the stream had ended
+    assert time.monotonic() - start < 3
+    talked = talk(mac, "app.d4m.internal", "hello")
+    assert "echo hello" in talked
+
+
+def talk(mac: Mac, name: str, said: str) -> str:
+    """Say something over a WebSocket (RFC 6455, a masked text frame with the mask 0), and return what comes back."""
+    frame = bytes([0x81, 0x80 | len(said), 0, 0, 0, 0]) + said.encode()
+    head = (
+        f"GET /echo HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    sent = mac.home / "sent"
+    sent.write_bytes(head.encode() + frame)
+    address = mac.run("dig", "+short", f"@{DNS}", name).stdout.split()[0]
+    connect = f"openssl s_client -quiet -connect {address}:443 -servername {name}"
+    run = mac.run("sh", "-c", f"(cat {sent}; sleep 2) | timeout 5 {connect} 2> /dev/null | tr -dc '[:print:]'")
+    return run.stdout
+
+
+def test_a_gigabyte_goes_up_and_down(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    size = 1024 * 1024 * 1024
+    down = curl(
+        mac, "https://app.d4m.internal/download?megabytes=1024", "--output", "/dev/null", "--write-out",
+        "%{size_download}", "--max-time", "300",
+    )  # fmt: skip
+    assert down.stdout == str(size), down.stderr
+    big = mac.home / "big"
+    with big.open("wb") as file:
+        file.truncate(size)
+    put = ["--upload-file", str(big), "--header", "Expect:", "--max-time", "300"]
+    up_ = curl(mac, "https://app.d4m.internal/upload", *put)
+    assert up_.stdout == str(size), up_.stderr
+
+
+def test_open_websockets_do_not_end_because_other_containers_come_and_go(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    sent = mac.home / "sent"
+    sent.write_bytes(
+        b"GET /echo HTTP/1.1\r\nHost: app.d4m.internal\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    address = mac.run("dig", "+short", f"@{DNS}", "app.d4m.internal").stdout.split()[0]
+    connect = f"openssl s_client -quiet -connect {address}:443 -servername app.d4m.internal"
+    frame = r"\201\205\0\0\0\0again"
+    log = mac.home / "talk.log"
+    with log.open("w") as output:
+        talking = mac.start(
+            "sh", "-c", f"(cat {sent}; sleep 6; printf '{frame}'; sleep 2) | timeout 12 {connect}", output=output
+        )
+        run(mac, "other")
+        soon(mac, "https://other.d4m.internal")
+        mac.run("docker", "rm", "--force", "other")
+        talking.wait(timeout=30)
+    assert "echo again" in log.read_bytes().decode(errors="replace")
+
+
+def test_recreated_container_is_served_again(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    mac.run("docker", "rm", "--force", "app")
+    run(mac, "takes-its-address")
+    run_application(mac, "app", 4000, "--expose=4000")
+    soon(mac, "https://app.d4m.internal")
+
+
+def main_process(mac: Mac, service: str) -> str:
+    return mac.run("docker", "inspect", "--format", "{{.State.Pid}}", f"{OURS}{service}-1").stdout.strip()
+
+
+@pytest.mark.parametrize("service", ["proxy", "redirect", "vpn"])
+def test_killed_it_is_right_again_unaided(mac: Mac, engine: Engine, service: str) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    engine.run("kill", "-9", main_process(mac, service))
+    eventually(lambda: status(mac, "https://app.d4m.internal") != "200", seconds=5) if service == "vpn" else None
+    eventually(lambda: status(mac, "https://app.d4m.internal") == "200", seconds=30)
+
+
+def test_proxy_goes_nowhere_that_the_routes_do_not(mac: Mac) -> None:
+    mac.run("docker", "network", "create", "--subnet", "192.168.200.0/24", "away")
+    address = run(mac, "web", "--network", "away")
+    tried = mac.run(
+        "docker", "exec", f"{OURS}proxy-1", "python3", "-c",
+        f"import socket; socket.create_connection(('{address}', 80), timeout=3)", check=False,
+    )  # fmt: skip
+    assert "TimeoutError" in tried.stderr
+    assert facts(mac)["containers"][0]["places"][0]["obstacle"] == "outside the routes"
+    assert facts(mac)["containers"][0]["url"] is None
+
+
+HOSTILE = ["../../etc", "x" * 300, "8080\n80", "<img src=x onerror=alert(1)>", "0", "-1", "65536", "٣", "443; drop"]
+
+
+def test_hostile_ports_change_nothing_but_their_own_container(mac: Mac) -> None:
+    run(mac, "web")
+    for number, value in enumerate(HOSTILE):
+        labels = [f"--label={label}={value}" for label in ("d4m.port", "dev.orbstack.http-port", "d4m.names")]
+        run(mac, f"zz-{number}", *labels, "--label=com.docker.compose.project=<script>alert(1)</script>")
+    for number in range(len(HOSTILE)):
+        soon(mac, f"https://zz-{number}.d4m.internal")
+    soon(mac, "https://web.d4m.internal")
+    projects = {one["project"] for one in facts(mac)["containers"]}
+    assert projects == {None, "<script>alert(1)</script>"}
+
+
+def test_page_shows_who_is_connected_and_what_expires(mac: Mac) -> None:
+    shown = facts(mac)
+    assert [client["name"] for client in shown["clients"]] == ["docker-for-mac"]
+    assert {one["name"] for one in shown["certificates"]} >= {"CA", "server", "docker-for-mac", "HTTPS CA"}
+    for path, kind in (("", "text/html"), ("page.css", "text/css"), ("page.js", "text/javascript")):
+        head = curl(mac, f"https://d4m.internal/{path}", "--head").stdout
+        assert kind in head
+        assert "Content-Security-Policy".lower() in head.lower()
+    assert status(mac, "http://d4m.internal/") == "200"
+
+
+def test_each_has_the_least(mac: Mac, engine: Engine) -> None:
+    expected = {"proxy": "CAP_DAC_OVERRIDE CAP_SETGID CAP_SETUID", "redirect": "CAP_NET_ADMIN CAP_NET_RAW"}
+    for service, added in expected.items():
+        found = mac.run(
+            "docker", "inspect", "--format",
+            "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.CapAdd}}",
+            f"{OURS}{service}-1",
+        ).stdout  # fmt: skip
+        words = found.split(maxsplit=3)
+        assert words[:3] == ["[ALL]", "true", "false"]
+        assert set(words[3].strip("[] \n").replace("CAP_", "").split()) == set(added.replace("CAP_", "").split())
+    processes = mac.run("docker", "top", f"{OURS}proxy-1", "-eo", "pid,user,comm").stdout
+    for line in processes.splitlines()[1:]:
+        process, _, command = line.split(maxsplit=2)
+        if command in ("docker-init", "tini"):
+            continue
+        status_ = engine.run("cat", f"/proc/{process}/status").stdout
+        assert re.search(r"CapEff:\s0+\n", status_), line
+        assert re.search(r"Uid:\s65534", status_), line
+    listening = mac.run("docker", "exec", f"{OURS}proxy-1", "python3", "-c", LISTENING).stdout.split()
+    assert {one for one in listening if not one.startswith("127.")} == {
+        f"{DNS}:53",
+        f"{DNS}:8080",
+        f"{DNS}:8443",
+        "0.0.0.0:1194",
+    }
+    held = mac.run("docker", "exec", "--user=root", f"{OURS}proxy-1", "find", "/etc/https", "-type", "f").stdout.split()
+    assert {Path(path).name for path in held} == {"intermediate.crt", "intermediate.key", "expiries.json"}
+
+
+LISTENING = """
+import socket, struct
+for line in list(open("/proc/net/tcp"))[1:]:
+    local, _, state = line.split()[1:4]
+    if state == "0A":
+        address, port = local.split(":")
+        print(socket.inet_ntoa(struct.pack("<I", int(address, 16))) + ":" + str(int(port, 16)))
+"""
+
+
+def test_renewed_intermediate_is_taken_by_up(mac: Mac, devkit: Path) -> None:
+    run(mac, "web")
+    soon(mac, "https://web.d4m.internal")
+    before = issuer(mac)
+    (devkit / "local/https/proxy/intermediate.key").unlink()  # as when it is due
+    up(mac, devkit)
+    soon(mac, "https://web.d4m.internal")
+    assert issuer(mac) != before
+
+
+def issuer(mac: Mac) -> str:
+    return mac.run(
+        "sh", "-c", f"openssl s_client -connect {DNS}:443 -servername d4m.internal < /dev/null 2> /dev/null"
+        " | openssl x509 -noout -issuer",
+    ).stdout  # fmt: skip
+
+
+def test_down_leaves_nothing(mac: Mac, devkit: Path) -> None:
+    down = script(mac, devkit, "down", "--images")
+    assert down.returncode == 0, down.stderr
+    for what in (["ps", "--all"], ["volume", "ls"], ["image", "ls"]):
+        assert "d4m-devkit" not in mac.run("docker", *what).stdout
