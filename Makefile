@@ -4,7 +4,7 @@ BIN := .venv/bin
 # for more than one per processor.
 PYTEST := $(BIN)/pytest --numprocesses $$(($$(nproc) * 3 / 2)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-stop unit test test-all lint format bench clean packages
+.PHONY: demo demo-stop unit test test-all lint format bench screenshots clean packages
 
 # The main job, end to end, with real parts. KEEP=1 leaves it running.
 demo: packages .venv/ready
@@ -45,6 +45,10 @@ bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.names
 	$(BIN)/python -m tests.bench.throughput
+
+# The pictures of the page in docs/screenshots, in its states.
+screenshots: packages .venv/ready
+	$(BIN)/python -m tests.screenshots
 
 clean:
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache

@@ -15,7 +15,7 @@ const part = (node, name) => node.querySelector(`.${name}`);
 
 /** A text with its control characters spelled out: nothing breaks a line, turns the direction, or hides. */
 const visible = (text) =>
-  String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]|^ +$/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
+  String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
 
 const natural = new Intl.Collator("en", { numeric: true }).compare; // web-2 before web-10
 const many = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
@@ -321,7 +321,7 @@ async function poll() {
     tell("", "Live");
   } catch {
     const seen = heard ? ` What you see is as of ${heard.toTimeString().slice(0, 8)}.` : "";
-    0 && tell(`No answer from the server.${seen} Is the VPN connected? This page goes on by itself.`, "Not connected");
+    tell(`No answer from the server.${seen} Is the VPN connected? This page goes on by itself.`, "Not connected");
   }
   if (!document.hidden) timer = setTimeout(poll, EVERY);
 }
