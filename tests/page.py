@@ -164,6 +164,7 @@ def unreachable() -> State:
     outside = {"network": "old", "address": "192.168.7.2", "obstacle": "outside the routes"}
     inside = {"network": "shop_default", "address": "172.18.0.2", "obstacle": None}
     host = "it uses the engine's own addresses: reach it at any bridge's gateway, such as 172.17.0.1"
+    nowhere = {"network": "bridge", "address": None, "obstacle": "it has no IPv4 address"}
     none: State = {"names": [], "url": None}
     shop = composed("shop", 18, {"web": ("nginx:alpine", 80), "db": ("postgres:17", 5432)}, db="healthy")
     shop[0]["places"] = [inside, outside]
@@ -173,7 +174,7 @@ def unreachable() -> State:
         container("agent", "acme/agent:7", **none, places=[{"network": "host", "address": None, "obstacle": host}]),
         container("batch", "acme/batch:3", **none, places=[]),
         container("paused", "nginx:alpine", "172.17.0.4", 80, state="paused"),
-        container("crashing", "acme/crashing:latest", "172.17.0.5", state="restarting"),
+        container("crashing", "acme/crashing:latest", **none, state="restarting", places=[nowhere]),
         warnings=["192.168.7.0/24 is outside the routes: run ./scripts/routes.py add 192.168.7.0/24, then "
                   "./scripts/up.py, and import the profile again"],
     )  # fmt: skip
@@ -197,6 +198,9 @@ def hostile() -> State:
         }
         for number, text in enumerate(HOSTILE)
     ]  # fmt: skip
+    elsewhere = ("evil.example/x.d4m.internal", "web.d4m.internal@evil.example", "$'.d4m.internal")
+    opened = {"url": f"https://web.{DOMAIN}/{HOSTILE[2]}", "names": [*elsewhere, *HOSTILE, f"web.{DOMAIN}"]}
+    made.append(container("opened", "nginx:alpine", "172.17.0.2", 80, **opened))
     clients = [{"name": text, "since": text, "address": text} for text in HOSTILE]
     certificates = [{"name": text, "expires": text, "warning": None} for text in HOSTILE]
     return state(*made, clients=clients, certificates=certificates, warnings=list(HOSTILE), project=HOSTILE[0])

@@ -34,7 +34,7 @@ def main() -> None:
         take(browser, "three-projects", page.three_projects())
         take(browser, "sixty-containers", page.sixty_containers(), height=740)
         take(browser, "unreachable", page.unreachable())
-        take(browser, "hostile-names", page.hostile() | {"warnings": page.HOSTILE[:2]}, height=800)
+        take(browser, "hostile-names", page.hostile() | {"warnings": page.HOSTILE[:2]}, height=740)
         take(browser, "expiry-warning", page.expiring(), height=700)
         take(browser, "dark", page.three_projects(), dark=True)
         take(browser, "phone", page.three_projects(), width=390, height=844, scale=2)

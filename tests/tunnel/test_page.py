@@ -92,12 +92,13 @@ def test_every_state_is_shown_without_a_complaint_and_nothing_comes_from_elsewhe
 def test_hostile_values_are_texts_and_no_more(browser: Browser, server: PageServer) -> None:
     server.state = page.hostile()
     tab = opened(browser, server)
-    tab.value("document.querySelectorAll('.name, .more, .copy, bdi').forEach((node) => node.click())")
+    tab.value("[...document.querySelectorAll('.name, .more, .copy, bdi')]"
+              ".filter((node) => !node.closest('[href^=\"https://\"]')).forEach((node) => node.click())")  # fmt: skip
     assert tab.value("typeof window.hurt") == "undefined"
     assert tab.value("document.querySelectorAll('img, b, body script').length") == 0
     assert tab.value("location.href") == server.url
-    schemes = tab.value("[...document.querySelectorAll('[href]')].map((node) => node.href.split(':')[0])")
-    assert set(schemes) == {"http", "https"}
+    led = tab.value("[...document.querySelectorAll('a[href]')].map((node) => node.href)")
+    assert {urlsplit(url)[:2] for url in led} == {("https", "hello.d4m.internal"), ("https", "web.d4m.internal")}
     text = tab.text()
     for value in ("<img src=x onerror=window.hurt=1>", "\"><b onclick='window.hurt=1'>'&lt;&amp;", "x" * 300,
                   "javascript:window.hurt=1", "safe\\u{202e}gnp.exe",
@@ -152,6 +153,9 @@ def test_hidden_page_asks_nothing(browser: Browser, server: PageServer) -> None:
     tab = opened(browser, server)
     show = "Object.defineProperty(document, 'hidden', {{ value: {}, configurable: true }});" \
            "document.dispatchEvent(new Event('visibilitychange'))"  # fmt: skip
+    tab.value(f"{show.format('false')};" * 3)  # three times at once, which makes one page of it all the same
+    tab.wait_for(lambda: len(server.asked) == 7, "three more questions")
+    time.sleep(0.2)
     tab.value(show.format("true"))
     asked = len(server.asked)
     time.sleep(SECONDS * 1.3)
@@ -174,10 +178,10 @@ def test_order_is_natural_and_what_a_browser_opens_comes_first(browser: Browser,
 def test_what_is_not_reached_says_why(browser: Browser, server: PageServer) -> None:
     server.state = page.unreachable()
     text = opened(browser, server).text()
-    assert "4 of 7 containers reached" in text
-    assert text.count("not reached") == 3
+    assert "3 of 7 containers reached" in text
+    assert text.count("not reached") == 4
     for reason in ("outside the routes", "it uses the engine's own addresses", "it is in no network",
-                   "run ./scripts/routes.py add 192.168.7.0/24"):  # fmt: skip
+                   "not reached: it has no IPv4 address", "run ./scripts/routes.py add 192.168.7.0/24"):  # fmt: skip
         assert reason in text
 
 
@@ -211,6 +215,7 @@ def test_keyboard_searches_and_opens_details(browser: Browser, server: PageServe
     assert "No container matches" in tab.text()
     tab.press("Escape")
     assert len(names(tab)) == 13
+    assert tab.value("document.activeElement === document.body")
 
 
 def test_address_is_copied(browser: Browser, server: PageServer) -> None:

@@ -1,10 +1,12 @@
-// Shows state.json, which it reads again every two seconds. Only what differs is touched, so that the place on the page,
-// the focus and a selection stay. No value becomes HTML: texts are set as texts, and links only where `opens` says so.
+// Shows state.json, which it reads again every two seconds. Only what differs is touched, so that the place on the
+// page, the focus and a selection stay. No value becomes HTML: texts are set as texts, and links only where `opens`
+// says so.
 "use strict";
 
 const EVERY = 2000; // milliseconds from one answer to the next question
 const PATIENCE = 5000; // for one answer
 const VERSION = 1; // of state.json
+const UNREACHED = "not reached";
 const TICK = 1200; // how long a copy button says that it has copied
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -15,7 +17,7 @@ const part = (node, name) => node.querySelector(`.${name}`);
 
 /** A text with its control characters spelled out: nothing breaks a line, turns the direction, or hides. */
 const visible = (text) =>
-  String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
+  String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]|^ +$/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
 
 const natural = new Intl.Collator("en", { numeric: true }).compare; // web-2 before web-10
 const many = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
@@ -43,14 +45,14 @@ const isReached = (container) => container.places.some((place) => place.obstacle
 
 /** How a container is: one word, whether that is good, and why not. */
 function verdict(container) {
-  if (!isReached(container)) {
-    return { kind: "off", word: "not reached", why: obstacles(container).join("; ") || "it is in no network" };
-  }
-  const bad = container.health === "unhealthy" || container.state === "restarting";
-  const word = container.state === "running" ? container.health ?? "running" : container.state;
-  const fine = word === "running" || word === "healthy";
-  const kind = bad ? "bad" : fine && !container.problem ? "good" : "fair";
-  return { kind, word, why: container.problem ?? "" };
+  const { state, health, problem } = container;
+  const obstacle = isReached(container) ? null : obstacles(container).join("; ") || "it is in no network";
+  const word = state !== "running" ? state : obstacle ? UNREACHED : health ?? "running";
+  const bad = state === "restarting" || health === "unhealthy";
+  const good = (word === "running" || word === "healthy") && !problem;
+  const kind = bad ? "bad" : good ? "good" : word === UNREACHED ? "off" : "fair";
+  const unreached = obstacle && word !== UNREACHED ? `${UNREACHED}: ${obstacle}` : obstacle;
+  return { kind, word, why: [unreached, problem].filter(Boolean).join("; ") };
 }
 
 /** What to call it: by what a browser opens, else by its service if that has no replicas, else by its first name. */
@@ -62,7 +64,7 @@ function called(container, group, domain) {
 
 const hasReplicas = ({ service }, group) => group.filter((other) => other.service === service).length > 1;
 
-/** Its own name, where that says more than what it is called: SERVICE.PROJECT without replicas is PROJECT-SERVICE-1. */
+/** Its own name, where what it is called does not say it: SERVICE.PROJECT without replicas is PROJECT-SERVICE-1. */
 function ownName(container, group, head) {
   const { name, project, service } = container;
   const usual = name === `${project}-${service}-1` && !hasReplicas(container, group);
@@ -91,7 +93,7 @@ function grouped(containers) {
 
 const searched = (container, word) =>
   [
-    container.name, container.project ?? "without a project", container.service, container.image, container.state,
+    container.name, container.project || "without a project", container.service, container.image, container.state,
     container.health, container.url, word, container.problem, ...container.names, ...container.ports,
     ...container.places.flatMap((place) => [place.network, place.address, place.obstacle]),
   ].filter(Boolean).map(visible).join("\n").toLowerCase();
@@ -175,7 +177,7 @@ function drawContainer(node, container, group, domain) {
 
 function drawDetails(node, container, domain) {
   list(part(node, "names"), "name", container.names, (name) => name, (item, name) => {
-    const itself = opens(container.url) && name.endsWith(`.${domain}`);
+    const itself = opens(container.url) && name.endsWith(`.${domain}`) && /^[\w.-]+$/.test(name);
     say(item.querySelector("bdi"), name);
     link(part(item, "name"), itself ? container.url.replace(/^(https?:\/\/)[^/:]*/i, `$1${name}`) : null);
     copyable(item, name);
@@ -183,7 +185,7 @@ function drawDetails(node, container, domain) {
   list(part(node, "places"), "place", container.places, (place) => place.network, (item, place) => {
     say(part(item, "network"), place.network);
     say(part(item, "number"), place.address ?? "");
-    say(part(item, "obstacle"), place.obstacle ? `· not reached: ${place.obstacle}` : "");
+    say(part(item, "obstacle"), place.obstacle ? `· ${UNREACHED}: ${place.obstacle}` : "");
   });
   for (const [name, text] of [
     ["whole-name", container.name], ["whole-image", container.image], ["whole-ports", container.ports.join(", ")],
@@ -196,7 +198,8 @@ function drawDetails(node, container, domain) {
 }
 
 function drawProjects(state) {
-  list(byId("projects"), "project", grouped(state.containers), ([project]) => project, (section, [project, group]) => {
+  const groups = grouped(state.containers);
+  list(byId("projects"), "project", groups, ([project]) => project, (section, [project, group]) => {
     say(part(section, "project"), project ?? "Without a project");
     say(part(section, "count"), group.length);
     list(part(section, "containers"), "container", group, ({ name }) => name, (node, container) =>
@@ -206,12 +209,13 @@ function drawProjects(state) {
 
 function drawAside(state) {
   show(byId("aside"), true);
-  list(byId("clients"), "client", state.clients ?? [], (client) => `${client.name} ${client.address}`, (node, client) => {
+  const clients = state.clients ?? [];
+  list(byId("clients"), "client", clients, ({ name, address }) => `${name} ${address}`, (node, client) => {
     say(part(node, "who"), client.name);
     say(part(node, "number"), client.address ?? "");
     say(part(node, "since"), since(client.since, state.now));
   });
-  show(byId("no-clients"), !state.clients?.length);
+  show(byId("no-clients"), clients.length === 0);
   say(byId("no-clients"), state.clients ? "Nobody" : "Not known at the moment");
   show(byId("certificates-section"), state.certificates.length > 0);
   list(byId("certificates"), "certificate", state.certificates, ({ name }) => name, (node, certificate) => {
@@ -263,7 +267,10 @@ function showAll() {
   search();
 }
 
-field.addEventListener("input", () => announce(field.value ? `${many(search(), "container")} found` : (search(), "")));
+field.addEventListener("input", () => {
+  const found = search();
+  announce(field.value ? `${many(found, "container")} found` : "");
+});
 byId("no-match").querySelector("button").addEventListener("click", () => {
   showAll();
   field.focus();
@@ -275,6 +282,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target === field) return;
   event.preventDefault();
+  field.focus();
   field.select();
 });
 
@@ -308,22 +316,29 @@ document.addEventListener("click", ({ target }) => {
 let timer = null;
 let heard = null; // when the server answered last
 
-async function poll() {
-  clearTimeout(timer);
-  timer = null;
+async function ask() {
   try {
     const answer = await fetch("state.json", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
-    if (!answer.ok) throw new Error(`state.json: ${answer.status}`);
-    const state = await answer.json();
-    if (state.version !== VERSION) return tell("The server has been updated: load this page again.", "Outdated");
-    draw(state);
-    heard = new Date();
-    tell("", "Live");
+    return answer.ok ? await answer.json() : null;
   } catch {
+    return null;
+  }
+}
+
+async function poll() {
+  const state = await ask();
+  clearTimeout(timer); // another question may have been asked meanwhile
+  if (!document.hidden) timer = setTimeout(poll, EVERY);
+  if (state === null) {
     const seen = heard ? ` What you see is as of ${heard.toTimeString().slice(0, 8)}.` : "";
     tell(`No answer from the server.${seen} Is the VPN connected? This page goes on by itself.`, "Not connected");
+  } else if (state.version !== VERSION) {
+    tell("The server has been updated: load this page again.", "Outdated");
+  } else {
+    heard = new Date();
+    tell("", "Live");
+    draw(state);
   }
-  if (!document.hidden) timer = setTimeout(poll, EVERY);
 }
 
 function tell(sentence, word) {
