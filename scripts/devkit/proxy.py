@@ -6,7 +6,7 @@ rules.
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
@@ -47,9 +47,11 @@ def url(container: Container, names: Sequence[str]) -> str | None:
 
 
 def best_name(container: Container, names: Sequence[str]) -> str:
-    """The name that people know a container by: a service of Compose goes by that name, unless it has replicas."""
-    service = f"{container.service}.{container.project}.".lower()
-    return next((name for name in names if container.service and name.startswith(service)), min(names, key=len))
+    """The name that people know a container by: that of its Compose service, else its own."""
+    of_service = f"{container.service}.{container.project}.".lower()
+    own = f"{container.name}.".lower()
+    known = (name for start in (of_service, own) for name in names if name.startswith(start))
+    return next(known, min(names, key=len))
 
 
 def _exposed(ports: Iterable[str]) -> Sequence[int]:
@@ -98,12 +100,13 @@ class Told:
 
     @cached_property
     def by_address(self) -> Mapping[str, Served]:
-        """The containers that have an address; one that has joined another's network comes after that."""
-        own_first = sorted(self.containers, key=lambda one: not one.names)
+        """The containers that have an address; those that have joined another's network count as one with it."""
         found: dict[str, Served] = {}
-        for container in own_first:
-            if container.address:
-                found.setdefault(container.address, container)
+        for one in self.containers:
+            if one.address:
+                other = found.get(one.address, one)
+                port = other.port if other.port is not None else one.port
+                found[one.address] = replace(other, ports=tuple(dict.fromkeys(other.ports + one.ports)), port=port)
         return found
 
 

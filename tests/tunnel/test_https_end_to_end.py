@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,17 @@ def curl(mac: Mac, url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(mac: Mac, url: str, *options: str) -> str:
-    """The status code, or 000."""
-    return curl(mac, url, "--output", "/dev/null", "--write-out", "%{http_code}", *options).stdout
+    """The status code, or why there is none."""
+    run = curl(mac, url, "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", "5", *options)
+    return run.stderr if run.returncode else run.stdout
 
 
-def soon(mac: Mac, url: str, expected: str = "200") -> None:
-    eventually(lambda: status(mac, url) == expected, seconds=SECONDS)
+def soon(mac: Mac, url: str, expected: str = "200", seconds: float = SECONDS) -> None:
+    """Wait until a URL answers so."""
+    deadline = time.monotonic() + seconds
+    while (found := status(mac, url)) != expected:
+        assert time.monotonic() < deadline, f"{url}: {found}"
+        time.sleep(0.2)
 
 
 def facts(mac: Mac) -> Any:
@@ -81,9 +87,9 @@ def test_every_name_opens_without_a_port(mac: Mac, devkit: Path) -> None:
     run(mac, "web")
     labels = ["--label=com.docker.compose.project=shop", "--label=com.docker.compose.service=api"]
     address = run_application(mac, "shop-api-1", 3000, "--expose=3000", *labels)
-    for url in ("https://web.d4m.internal", "https://x.y.web.d4m.internal", "https://api.shop.d4m.internal",
-                "http://api.shop.d4m.internal", "http://web.d4m.internal", "http://shop-api-1.d4m.internal"):  # fmt: skip
-        soon(mac, url)
+    for name in ("web", "x.y.web", "api.shop", "shop-api-1"):
+        for scheme in ("https", "http"):
+            soon(mac, f"{scheme}://{name}.d4m.internal")
     assert json.loads(curl(mac, "https://api.shop.d4m.internal").stdout)["host"] == "api.shop.d4m.internal"
     assert mac.run("curl", "--silent", "--show-error", f"http://{address}").stdout  # by address, too
     shown = {one["name"]: one["url"] for one in facts(mac)["containers"]}
@@ -107,10 +113,15 @@ def test_container_that_has_a_web_port_itself_is_left_alone(mac: Mac) -> None:
     run_application(mac, "none", 3000)
     for name in ("declared", "undeclared"):
         soon(mac, f"https://{name}.d4m.internal")
-        said = curl(mac, f"http://{name}.d4m.internal", "--head").stdout.lower()
-        assert "via: " not in said
-        assert "server: caddy" not in said
+        soon(mac, f"http://{name}.d4m.internal")
+
+    def through_the_proxy(name: str) -> bool:
+        return "server: caddy" in curl(mac, f"http://{name}.d4m.internal", "--head").stdout.lower()
+
+    eventually(lambda: not through_the_proxy("undeclared"), seconds=SECONDS)  # once it has been found to listen
+    assert not through_the_proxy("declared")
     soon(mac, "http://none.d4m.internal")
+    assert through_the_proxy("none")
     rules = mac.run("docker", "exec", f"{OURS}redirect-1", "iptables", "-t", "nat", "-S", "D4M-PROXY").stdout
     assert len(re.findall("--dport 80 ", rules)) == 2  # the page's own, and that of `none`
 
@@ -157,23 +168,31 @@ def test_clients_headers_and_protocols_come_through(mac: Mac) -> None:
     stream = curl(mac, "https://app.d4m.internal/events", "--no-buffer", "--max-time", "1").stdout
     assert stream.startswith("data: 0")  # it came before the stream had ended
     assert time.monotonic() - start < 3
-    talked = talk(mac, "app.d4m.internal", "hello")
-    assert "echo hello" in talked
+    with web_socket(mac, seconds=1) as log:
+        pass
+    assert b"echo hello" in log.read_bytes()
 
 
-def talk(mac: Mac, name: str, said: str) -> str:
-    """Say something over a WebSocket (RFC 6455, a masked text frame with the mask 0), and return what comes back."""
-    frame = bytes([0x81, 0x80 | len(said), 0, 0, 0, 0]) + said.encode()
-    head = (
-        f"GET /echo HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    sent = mac.home / "sent"
-    sent.write_bytes(head.encode() + frame)
-    address = mac.run("dig", "+short", f"@{DNS}", name).stdout.split()[0]
-    connect = f"openssl s_client -quiet -connect {address}:443 -servername {name}"
-    run = mac.run("sh", "-c", f"(cat {sent}; sleep 2) | timeout 5 {connect} 2> /dev/null | tr -dc '[:print:]'")
-    return run.stdout
+HANDSHAKE = (
+    "GET /echo HTTP/1.1\r\nHost: app.d4m.internal\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+HELLO = bytes([0x81, 0x80 | 5, 0, 0, 0, 0]) + b"hello"  # a text frame with the mask 0 (RFC 6455, section 5.2)
+
+
+@contextmanager
+def web_socket(mac: Mac, seconds: int) -> Iterator[Path]:
+    """Open a WebSocket to app, and say hello after so many seconds; gives the file that has the answer at last."""
+    for name, content in (("handshake", HANDSHAKE.encode()), ("hello", HELLO)):
+        (mac.home / name).write_bytes(content)
+    (address,) = mac.run("dig", "+short", f"@{DNS}", "app.d4m.internal").stdout.split()
+    connect = f"openssl s_client -quiet -connect {address}:443 -servername app.d4m.internal"
+    log = mac.home / "web-socket.log"
+    with log.open("w") as output:
+        script_ = f"(cat handshake; sleep {seconds}; cat hello; sleep 1) | timeout {seconds + 4} {connect}"
+        talking = mac.start("sh", "-c", f"cd {mac.home} && {script_}", output=output)
+        yield log
+        talking.wait(timeout=30)
 
 
 def test_a_gigabyte_goes_up_and_down(mac: Mac) -> None:
@@ -196,24 +215,11 @@ def test_a_gigabyte_goes_up_and_down(mac: Mac) -> None:
 def test_open_websockets_do_not_end_because_other_containers_come_and_go(mac: Mac) -> None:
     run_application(mac, "app", 3000, "--expose=3000")
     soon(mac, "https://app.d4m.internal")
-    sent = mac.home / "sent"
-    sent.write_bytes(
-        b"GET /echo HTTP/1.1\r\nHost: app.d4m.internal\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    address = mac.run("dig", "+short", f"@{DNS}", "app.d4m.internal").stdout.split()[0]
-    connect = f"openssl s_client -quiet -connect {address}:443 -servername app.d4m.internal"
-    frame = r"\201\205\0\0\0\0again"
-    log = mac.home / "talk.log"
-    with log.open("w") as output:
-        talking = mac.start(
-            "sh", "-c", f"(cat {sent}; sleep 6; printf '{frame}'; sleep 2) | timeout 12 {connect}", output=output
-        )
+    with web_socket(mac, seconds=6) as log:
         run(mac, "other")
         soon(mac, "https://other.d4m.internal")
         mac.run("docker", "rm", "--force", "other")
-        talking.wait(timeout=30)
-    assert "echo again" in log.read_bytes().decode(errors="replace")
+    assert b"echo hello" in log.read_bytes()
 
 
 def test_recreated_container_is_served_again(mac: Mac) -> None:
@@ -234,8 +240,7 @@ def test_killed_it_is_right_again_unaided(mac: Mac, engine: Engine, service: str
     run_application(mac, "app", 3000, "--expose=3000")
     soon(mac, "https://app.d4m.internal")
     engine.run("kill", "-9", main_process(mac, service))
-    eventually(lambda: status(mac, "https://app.d4m.internal") != "200", seconds=5) if service == "vpn" else None
-    eventually(lambda: status(mac, "https://app.d4m.internal") == "200", seconds=30)
+    soon(mac, "https://app.d4m.internal", seconds=30 if service == "vpn" else SECONDS)
 
 
 def test_proxy_goes_nowhere_that_the_routes_do_not(mac: Mac) -> None:

@@ -66,7 +66,7 @@ def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
     (reached,) = report(
         project, engine(), container("bridge", "172.30.0.5", "80/tcp", "8443/tcp", "5432/tcp")
     ).containers
-    assert reached.urls == ("http://172.30.0.5", "https://172.30.0.5:8443")
+    assert reached.urls == ("https://one.d4m.internal", "http://172.30.0.5", "https://172.30.0.5:8443")
 
 
 def test_document_and_report_hold_the_same_facts(project: Path) -> None:
@@ -84,7 +84,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "image": "image",
             "addresses": [{"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None}],
             "ports": ["80/tcp", "5432/tcp"],
-            "urls": ["http://172.30.0.5"],
+            "urls": ["https://web.shop.d4m.internal", "http://172.30.0.5"],
             "project": "shop",
             "service": "web",
             "state": "running",
@@ -124,7 +124,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
     rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
     for fact in (
         "Project shop",
-        "one net 172.30.0.5 http://172.30.0.5 yes, but unhealthy",
+        "one net 172.30.0.5 https://web.shop.d4m.internal yes, but unhealthy",
         "5432/tcp",
         "Without a project",
         "two net 192.168.9.5 no: outside the routes",

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from devkit import checks, reachability
+from devkit import checks, proxy, reachability
 from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ReportedContainer:
-    """A running container, and where it is."""
+    """A running container, and where it is; `page` is what a browser opens by name, and is among the URLs."""
 
     name: str
     image: str
@@ -53,6 +53,7 @@ class ReportedContainer:
     health: str | None
     published: tuple[PublishedPort, ...]
     names: tuple[str, ...]
+    page: str | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> Rend
         where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
     if answers.dns_domain:
         examples = f"NAME.{answers.dns_domain}, SERVICE.PROJECT.{answers.dns_domain}"
+        where.insert(0, ("Page", f"https://{answers.dns_domain} shows all of this, live"))
         where.append(("Names", f"{examples}; once on each computer: ./scripts/host.py install"))
     facts = access_table(report.access, where, system, folder)
     tail = [*how_to_add(report.missed), *warning_lines(report.warnings)]
@@ -114,7 +116,10 @@ class _Row:
 
 
 def _ports(row: _Row) -> Text:
-    return ports_cell(row.container.urls, row.container.ports) if row.is_first else Text()
+    container = row.container
+    # By name, the web port needs no address; any other is shown as before.
+    urls = [url for url in container.urls if url == container.page or not container.page or url.count(":") > 1]
+    return ports_cell(urls, container.ports) if row.is_first else Text()
 
 
 def _verdict(row: _Row) -> Text:
@@ -128,8 +133,8 @@ def _verdict(row: _Row) -> Text:
 _NAME = Column[_Row]("Container", lambda row: Text(row.container.name if row.is_first else ""), breaks=20)
 _NETWORK = Column[_Row]("Network", lambda row: Text(row.place.network), breaks=16)
 _ADDRESS = Column[_Row]("Address", lambda row: Text(row.place.address or "-"))
-_PORTS = Column[_Row]("Ports", _ports)
-_BOTH = Column[_Row]("Address", lambda row: both(row.place.address or "-", _ports(row)))
+_PORTS = Column[_Row]("Ports", _ports, breaks=24)
+_BOTH = Column[_Row]("Address", lambda row: both(row.place.address or "-", _ports(row)), breaks=24)
 _REACHED = Column[_Row]("Reached", _verdict)
 _LAYOUTS = ((_NAME, _NETWORK, _ADDRESS, _PORTS, _REACHED), (_NAME, _NETWORK, _BOTH, _REACHED), (_NAME, _BOTH, _REACHED))
 
@@ -168,19 +173,21 @@ def _reported(
 ) -> ReportedContainer:
     places = tuple(_place(attachment, routes, best) for attachment in container.attachments)
     addresses = [place.address for place in places if place.address and place.reachability.reached]
-    urls = reachability.urls(addresses[0], container.ports) if addresses else ()
+    page = proxy.url(container, names_) if addresses else None
+    by_address = reachability.urls(addresses[0], container.ports) if addresses else ()
     return ReportedContainer(
         name=container.name,
         image=container.image,
         places=places,
         ports=container.ports,
-        urls=urls,
+        urls=(*([page] if page else []), *by_address),
         project=container.project,
         service=container.service,
         state=container.state,
         health=container.health,
         published=container.published,
         names=tuple(names_),
+        page=page,
     )
 
 

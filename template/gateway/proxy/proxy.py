@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from html import escape
 from http.client import HTTPConnection
@@ -29,7 +30,7 @@ from aiohttp import web
 from devkit import proxy
 from devkit.facts import Session
 from devkit.vpn.openvpn.status import sessions_in
-from dnslib import QTYPE, RCODE, RR, SRV, A, DNSRecord
+from dnslib import QTYPE, RR, SRV, A, DNSRecord
 
 TOLD = Path("/run/names/containers.json")
 STATUS = Path("/run/vpn/status")
@@ -61,6 +62,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Proxy:
@@ -119,14 +123,13 @@ class Proxy:
         """Answer Caddy: which addresses and ports serve `host.NAME.` (SRV), and where 172-18-0-2 is (A)."""
         record = DNSRecord.parse(request)
         answer, asked = record.reply(), str(record.q.qname).rstrip(".").lower()
+        address = asked.replace("-", ".")
         if record.q.qtype == QTYPE.SRV:
-            for address, port in proxy.upstreams(self._known, asked.removeprefix("host."), self._listening):
-                answer.add_answer(
-                    RR(record.q.qname, QTYPE.SRV, ttl=0, rdata=SRV(0, 1, port, address.replace(".", "-")))
-                )
-            if not answer.rr:
-                answer.header.rcode = RCODE.NXDOMAIN
-        elif record.q.qtype == QTYPE.A and (address := asked.replace("-", ".")) in self._known.by_address:
+            found = list(proxy.upstreams(self._known, asked.removeprefix("host."), self._listening))
+            for there, port in found or [ASKED]:  # what nobody serves is answered here
+                target = SRV(priority=0, weight=1, port=port, target=there.replace(".", "-"))
+                answer.add_answer(RR(record.q.qname, QTYPE.SRV, ttl=0, rdata=target))
+        elif record.q.qtype == QTYPE.A and (address in self._known.by_address or address == ASKED[0]):
             answer.add_answer(RR(record.q.qname, QTYPE.A, ttl=0, rdata=A(address)))
         return bytes(answer.pack())
 
@@ -157,6 +160,11 @@ class Proxy:
     async def no_icon(self, _: web.Request) -> web.Response:
         """Browsers ask for one, and would complain."""
         return web.Response(status=204)
+
+    async def by_host(self, request: web.Request, serve_: Handler) -> web.StreamResponse:
+        """Leave all but what is asked of the domain, or by Caddy, to a page that says why there is nothing to see."""
+        host = request.host.partition(":")[0].lower()
+        return await serve_(request) if host in (self._known.domain, ASKED[0]) else await self.nothing_there(request)
 
     async def nothing_there(self, request: web.Request) -> web.Response:
         """A page that says why there is nothing to see."""
@@ -211,7 +219,11 @@ class _Resolver(asyncio.DatagramProtocol):
 async def serve() -> int:
     """Serve until Caddy ends; return its exit code."""
     served = Proxy([IPv4Network(route) for route in os.environ["ROUTES"].split()])
-    application = web.Application()
+
+    async def by_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await served.by_host(request, handler)
+
+    application = web.Application(middlewares=[web.middleware(by_host)])
     application.router.add_get("/vouched-for", served.vouched_for)
     application.router.add_get("/nothing-there", served.nothing_there)
     application.router.add_get("/state.json", served.state)
