@@ -40,10 +40,11 @@ format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# How fast clients are issued, against easy-rsa; how fast names are; how fast the VPN is, against its peers.
+# How fast clients are issued, against easy-rsa; how fast names and HTTPS are; how fast the VPN is, against its peers.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.names
+	$(BIN)/python -m tests.bench.https
 	$(BIN)/python -m tests.bench.throughput
 
 # The pictures of the page in docs/screenshots, in its states.
