@@ -5,7 +5,7 @@ set -eu
 status=/run/vpn/status # the server's main loop writes it every second; the proxy's page shows it
 
 if [ "${1:-}" = check ]; then
-    [ $(($(date +%s) - $(stat --format %Y "$status"))) -lt 10 ]
+    [ -s "$status" ] && [ $(($(date +%s) - $(stat --format %Y "$status"))) -lt 10 ]
     exit
 fi
 
