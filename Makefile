@@ -23,8 +23,8 @@ test: lint
 # Over all faults, packet filters and earlier versions, and the end-to-end tests again on the older image store.
 test-all: lint
 	$(PYTEST)
-	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/test_*end_to_end.py) \
-		tests/tunnel/test_network.py tests/test_upgrade.py
+	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/*/test_*end_to_end.py) \
+		tests/tunnel/test_network.py tests/tunnel/test_upgrade.py
 
 # Lint, format, types, shell, Dockerfiles, YAML.
 lint: packages .venv/ready
