@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,10 @@ class Client:
     def wait_for_end(self, seconds: float = CONNECT_SECONDS) -> None:
         """Wait until it has ended by itself."""
         self._process.wait(timeout=seconds)
+
+    def reconnect(self) -> None:
+        """Have it begin anew with the server, as when its network has changed."""
+        self._process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
         """End it as its user does."""

@@ -47,7 +47,7 @@ def install(cluster: Cluster, project: Path, *settings: str, values: str | None 
 
 
 def uninstall(cluster: Cluster) -> None:
-    run = cluster.run("helm", "uninstall", "devkit", "--namespace", NAMESPACE)
+    run = cluster.run("helm", "uninstall", "devkit", "--namespace", NAMESPACE, "--ignore-not-found")
     assert run.returncode == 0, run.stderr
     eventually(lambda: not cluster.api.find("Pod", NAMESPACE))
 
@@ -283,13 +283,14 @@ def test_port_forward_finds_the_server_on_the_pods_loopback(mac: Mac, project: P
 
 
 def test_udp(mac: Mac, project: Path, one: Cluster) -> None:
-    uninstall(one)
+    uninstall(one)  # of another test
     over_udp = copy_project(mac.home / "udp", routes=CLUSTER_ROUTES, vpn_protocol="udp", vpn_port=4194)
     install(one, over_udp)
     with connected(mac, over_udp / "local/docker-for-mac.ovpn"):
         assert fetch(mac, one.start_web("for-udp")) == "200"
     run = helm_test(one)
     assert run.returncode == 0, run.stdout + run.stderr
+    uninstall(one)
 
 
 def test_node_that_does_not_forward_is_named(mac: Mac, project: Path) -> None:

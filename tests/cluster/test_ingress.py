@@ -457,10 +457,15 @@ def test_traefik_reads_changed_routes_by_itself(site: Site) -> None:
 def test_addresses_are_published(site: Site) -> None:
     localhost = {"loadBalancer": {"ingress": [{"hostname": "localhost"}]}}
     eventually(lambda: bool(site.api.get("Ingress", "hello", "example").get("status") == localhost))
-    for route in site.api.find("HTTPRoute"):
+    if site.api.find("HTTPRoute"):
         eventually(lambda: conditions(site.api.get("Gateway", "traefik", NAMESPACE)["status"])["Programmed"] == "True")
-        (parent,) = route["status"]["parents"]
-        assert conditions(parent) == {"Accepted": "True", "ResolvedRefs": "True"}
+        eventually(lambda: all(is_accepted(route) for route in site.api.find("HTTPRoute")))
+
+
+def is_accepted(route: Document) -> bool:
+    """Whether its one parent has it, with all that it refers to."""
+    parents = [conditions(parent) for parent in route.get("status", {}).get("parents", [])]
+    return parents == [{"Accepted": "True", "ResolvedRefs": "True"}]
 
 
 def conditions(status: dict[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tests.docker_desktop import WEB_IMAGE, Engine, Mac, lab
 from tests.schema import document
 from tests.vpn import Client, connected, eventually, fetch, place, script, up, web
 
+ATTEMPT, CONNECTED = "Attempting to establish TCP connection", "Initialization Sequence Completed"
 OUR_RULE = re.compile(r"D4M|d4m0|10\.213\.94\.")
 
 
@@ -70,24 +71,6 @@ RULES_OF_AN_OPEN_FIREWALL = [
 ]
 
 
-def test_first_thing_to_look_at_is_one_command_away(mac: Mac, project: Path) -> None:
-    said = script(mac, project, "status").stdout
-    (command,) = re.findall(r"^  (docker run .*)$", said, re.MULTILINE)
-    mac.run("docker", "tag", WEB_IMAGE, command.split()[-1])  # no registry is in reach
-    mac.run("sh", "-c", command)
-    (url,) = re.findall(r"http://\S+", script(mac, project, "status").stdout)
-    with connected(mac, project / "local/docker-for-mac.ovpn"):
-        assert "Welcome to nginx" in mac.run("curl", "--silent", "--max-time", "10", url).stdout
-    mac.run("docker", "rm", "--force", "hello")
-    mac.run("docker", "image", "rm", command.split()[-1])
-
-
-def test_without_the_vpn_the_same_fetch_times_out(mac: Mac, project: Path, on_default_bridge: str) -> None:
-    with connected(mac, project / "local/docker-for-mac.ovpn"):
-        assert fetch(mac, on_default_bridge) == "200"
-    assert fetch(mac, on_default_bridge, seconds=3) == "timed out"
-
-
 def test_containers_of_both_kinds_of_bridge_are_reached(mac: Mac, client: Client, on_default_bridge: str) -> None:
     mac.run("docker", "network", "create", "user-defined")
     assert fetch(mac, on_default_bridge) == "200"
@@ -106,9 +89,9 @@ def test_firewall_holds_its_rules_once_and_no_others(engine: Engine, client: Cli
 
 
 def test_container_started_later_is_reached_without_reconnecting(mac: Mac, client: Client) -> None:
-    connections = client.said().count("Initialization Sequence Completed")
+    connections = client.said().count(CONNECTED)
     assert fetch(mac, web(mac, "--name", "latecomer")) == "200"
-    assert client.said().count("Initialization Sequence Completed") == connections
+    assert client.said().count(CONNECTED) == connections
 
 
 def test_nothing_listens_wider_than_asked(engine: Engine, client: Client) -> None:
@@ -185,7 +168,9 @@ def test_logs_and_commands_hold_no_secret(mac: Mac, project: Path, client: Clien
         assert secret not in commands
 
 
-def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: Path, client: Client) -> None:
+def test_report_says_what_is_reached_and_why_the_rest_is_not(
+    mac: Mac, project: Path, client: Client, on_default_bridge: str
+) -> None:
     mac.run("docker", "network", "create", "--subnet", "192.168.78.0/24", "off-route")
     web(mac, "--network", "off-route", "--name", "off-route")
     web(mac, "--network", "host", "--name", "on-host")
@@ -216,18 +201,20 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(mac: Mac, project: 
 
 
 def test_wiped_rules_come_back(mac: Mac, engine: Engine, client: Client, on_default_bridge: str) -> None:
+    engine.run("sh", "-c", "iptables-save > /run/before")
     engine.run("iptables", "-t", "raw", "-F")
     engine.run("iptables", "-F", "DOCKER-USER")
     engine.run("iptables", "-F", "D4M")
     eventually(lambda: sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL))
     assert fetch(mac, on_default_bridge) == "200"
+    engine.run("iptables-restore", "/run/before")  # with those that Docker does not place again
 
 
 def test_up_again_disturbs_no_client(mac: Mac, project: Path, client: Client, on_default_bridge: str) -> None:
-    connections = client.said().count("Initialization Sequence Completed")
+    connections = client.said().count(CONNECTED)
     up(mac, project)
     assert fetch(mac, on_default_bridge) == "200"
-    assert client.said().count("Initialization Sequence Completed") == connections
+    assert client.said().count(CONNECTED) == connections
 
 
 IDLE_CONNECTIONS = """
@@ -243,30 +230,34 @@ time.sleep(60)
 """
 
 
-def test_thousand_idle_connections_keep_no_client_out_and_cost_less_than_the_limit(mac: Mac, project: Path) -> None:
+def test_thousand_idle_connections_keep_no_client_out_and_cost_less_than_the_limit(mac: Mac, client: Client) -> None:
     started = ["docker", "inspect", "--format", "{{.State.StartedAt}}", "d4m-devkit-vpn-1"]
     before = mac.run(*started).stdout
     log = mac.home / "idle.log"
     with log.open("w") as output:
         idle = mac.start(sys.executable, "-c", IDLE_CONNECTIONS, output=output)
     eventually(lambda: "held" in log.read_text())
-    with connected(mac, project / "local/docker-for-mac.ovpn") as client:
-        # At once, not when the idle ones have had to give their places up.
-        assert client.said().count("Attempting to establish TCP connection") == 1, client.said()
-        usage = mac.run("docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", "d4m-devkit-vpn-1").stdout
-        assert float(usage.strip().removesuffix("%")) < 75
+    attempts, connections = client.said().count(ATTEMPT), client.said().count(CONNECTED)
+    client.reconnect()
+    client.wait_for(CONNECTED, times=connections + 1)
+    # At once, not when the idle ones have had to give their places up.
+    assert client.said().count(ATTEMPT) == attempts + 1, client.said()
+    usage = mac.run("docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", "d4m-devkit-vpn-1").stdout
+    assert float(usage.strip().removesuffix("%")) < 75
     idle.kill()
     idle.wait()
     assert mac.run(*started).stdout == before
 
 
-def test_scripts_leave_standard_input_to_the_users_shell(mac: Mac, project: Path) -> None:
+def test_scripts_leave_standard_input_to_the_users_shell(mac: Mac, project: Path, client: Client) -> None:
+    connections = client.said().count(CONNECTED)
     typed = f"cd {project}\n{sys.executable} scripts/up.py\n{sys.executable} scripts/down.py\necho still here\n"
     shell = subprocess.run(
         mac.command("sh", "-s"), env=mac.environment, input=typed, capture_output=True, text=True, check=False
     )
     assert shell.stdout.endswith("still here\n")
     up(mac, project)
+    client.wait_for(CONNECTED, times=connections + 1)
 
 
 def test_up_on_the_engines_own_machine_takes_its_bridges_for_no_collision(
@@ -293,9 +284,9 @@ def test_killed_firewall_leaves_no_duplicate_and_down_leaves_nothing(
     assert snapshot_names(project / "local") == snapshot_names(pristine / "local")
     again = script(mac, project, "down")
     assert again.returncode == 0, again.stderr
-    connections = client.said().count("Initialization Sequence Completed")
+    connections = client.said().count(CONNECTED)
     up(mac, project)
-    client.wait_for("Initialization Sequence Completed", times=connections + 1)
+    client.wait_for(CONNECTED, times=connections + 1)
     assert fetch(mac, on_default_bridge) == "200"
 
 
@@ -303,17 +294,25 @@ def snapshot_names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_stack_comes_back_with_the_engine_every_time(pristine: Path) -> None:
+def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_with_the_engine(pristine: Path) -> None:
     with lab() as (mac, engine):
         project = place(pristine, mac)
         up(mac, project)
-        web(mac, "--name", "web", "--restart", "always")
+        said = script(mac, project, "status").stdout
+        (command,) = re.findall(r"^  (docker run .*)$", said, re.MULTILINE)
+        mac.run("docker", "tag", WEB_IMAGE, command.split()[-1])  # no registry is in reach
+        mac.run("sh", "-c", command)
+        (url,) = re.findall(r"http://\S+", script(mac, project, "status").stdout)
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
+            assert "Welcome to nginx" in mac.run("curl", "--silent", "--max-time", "10", url).stdout
+            mac.run("docker", "rm", "--force", "hello")
+            page = web(mac, "--restart", "always")
             for boots in range(1, 5):
                 engine.kill()
                 engine.boot()
-                client.wait_for("Initialization Sequence Completed", times=1 + boots, seconds=60)
-                eventually(lambda: fetch(mac, "172.17.0.2", seconds=2) == "200")
+                client.wait_for(CONNECTED, times=1 + boots, seconds=60)
+                eventually(lambda: fetch(mac, page, seconds=2) == "200")
+        assert fetch(mac, page, seconds=3) == "timed out"  # without the VPN
         assert sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL)
 
 
@@ -327,10 +326,10 @@ def test_udp_through_the_older_packet_filter() -> None:
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
             assert fetch(mac, address) == "200"
             assert "WARNING" not in client.said()
-            connections = client.said().count("Initialization Sequence Completed")
+            connections = client.said().count(CONNECTED)
             up(mac, project)
             assert fetch(mac, address) == "200"
-            assert client.said().count("Initialization Sequence Completed") == connections
+            assert client.said().count(CONNECTED) == connections
         assert fetch(mac, address, seconds=3) == "timed out"
         over_udp = [rule.replace("-p tcp -m tcp", "-p udp -m udp") for rule in RULES_OF_AN_OPEN_FIREWALL]
         assert sorted(rules(engine, "iptables-legacy")) == sorted(over_udp)

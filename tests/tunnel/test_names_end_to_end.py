@@ -62,7 +62,7 @@ def soon(mac: Mac, name: str, expected: list[str], seconds: float = SECONDS) -> 
 
 
 def test_name_follows_its_container(mac: Mac) -> None:
-    assert ask(mac, "web.d4m.internal") == ["NXDOMAIN"]
+    soon(mac, "web.d4m.internal", ["NXDOMAIN"])  # that of another test may just have gone
     soon(mac, "web.d4m.internal", [run(mac, "web")])
     mac.run("docker", "rename", "web", "shop")
     soon(mac, "shop.d4m.internal", [address(mac, "shop")])
@@ -249,11 +249,3 @@ def test_engine_that_is_started_anew_has_its_names_again(mac: Mac, engine: Engin
     engine.kill()
     engine.boot()
     eventually(lambda: ask(mac, "web.d4m.internal") == [address(mac, "web")], seconds=40)
-
-
-def test_down_leaves_nothing(mac: Mac, devkit: Path) -> None:
-    down = script(mac, devkit, "down", "--images")
-    assert down.returncode == 0, down.stderr
-    for what in (["ps", "--all"], ["volume", "ls"], ["image", "ls"]):
-        left = mac.run("docker", *what).stdout
-        assert "d4m-devkit" not in left

@@ -19,10 +19,20 @@ Team = tuple[Engine, Mac, Mac, Mac]
 
 
 @pytest.fixture(scope="module")
-def team() -> Iterator[Team]:
-    """The engine, and the computers of the lead and of two teammates."""
+def computers() -> Iterator[Team]:
     with remote_lab(3) as (engine, (lead, alice, bob)):
         yield engine, lead, alice, bob
+
+
+@pytest.fixture
+def team(computers: Team) -> Iterator[Team]:
+    """The engine, with nothing on it, and the computers of the lead and of two teammates."""
+    yield computers
+    engine = computers[0]
+    if left := engine.run("docker", "ps", "--all", "--quiet").stdout.split():
+        engine.run("docker", "rm", "--force", *left)
+    if built := engine.run("docker", "image", "ls", "--quiet", "--filter", "reference=d4m-*").stdout.split():
+        engine.run("docker", "image", "rm", "--force", *built)
 
 
 def handed_over(profile: Path, mate: Mac) -> Path:
