@@ -90,7 +90,7 @@ def test_generated_values_pass_lint_and_need_nothing_edited(helm: Path, project:
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_every_manifest_of_the_matrix_is_valid_kubernetes(helm: Path, tmp_path: Path, protocol: str) -> None:
     project = copy_project(tmp_path / "devkit", vpn_protocol=protocol)
-    for settings in MATRIX[:: 1 if protocol == "tcp" else 3]:
+    for settings in MATRIX[:: 1 if (helm, protocol) == (newest_helm(), "tcp") else 3]:
         for document in rendered(helm, project, *itertools.chain(*settings)):
             for version in (OLDEST, NEWEST):
                 kubernetes_validate.validate(document, version, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,18 +19,38 @@ from tests.conftest import copy_project
 from tests.docker_desktop import REGISTRY_IMAGE, Engine, Mac
 from tests.kubernetes.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
 from tests.schema import document
-from tests.vpn import connected, eventually, fetch, script, start_client, web
+from tests.vpn import connected, eventually, fetch, place, script, start_client, web
 
 
 @pytest.fixture(scope="module")
-def one(machines: tuple[Mac, Engine]) -> Iterator[Cluster]:
-    with cluster(*machines) as running:
-        yield running
+def running(machines: tuple[Mac, Engine]) -> Iterator[Cluster]:
+    with cluster(*machines) as started:
+        yield started
+
+
+@pytest.fixture
+def one(running: Cluster) -> Iterator[Cluster]:
+    """The cluster, with nothing in it."""
+    yield running
+    if any(found["metadata"]["name"] == NAMESPACE for found in running.api.find("Namespace")):
+        running.api.delete("Namespace", NAMESPACE)
+    for kind in ("Pod", "Service"):
+        for found in running.api.find(kind, "default"):
+            running.api.delete(kind, found["metadata"]["name"], "default")
+    eventually(lambda: "k8s-" not in running.mac.run("docker", "ps", "--format", "{{.Names}}").stdout)
 
 
 @pytest.fixture(scope="module")
-def project(mac: Mac) -> Path:
-    return copy_project(mac.home / "devkit", routes=CLUSTER_ROUTES)
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("pristine") / "devkit", routes=CLUSTER_ROUTES)
+
+
+@pytest.fixture
+def project(mac: Mac, pristine: Path) -> Iterator[Path]:
+    """A project of the test's own, with the routes to the cluster."""
+    placed = place(pristine, mac)
+    yield placed
+    shutil.rmtree(placed)
 
 
 def run_script(one: Cluster, project: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +124,6 @@ def test_edited_server_conf_is_in_force_after_up(mac: Mac, one: Cluster) -> None
         conf.write("max-clients 7\n")
     assert run_script(one, project, "up").returncode == 0
     assert "max-clients 7" in one.api.get("ConfigMap", "devkit", NAMESPACE)["data"]["server.conf"]
-    assert run_script(one, project, "down").returncode == 0
 
 
 def test_docker_desktop_reaches_its_docker_networks_through_the_cluster(mac: Mac, one: Cluster) -> None:
@@ -138,7 +158,6 @@ def test_values_of_ones_own_and_what_the_chart_refuses(one: Cluster, project: Pa
     (project / "mine.yaml").write_text("service: {type: Foo}\n")
     assert "/service/type" in sentence(run_script(one, project, "up", "--values", "mine.yaml"))
     assert "missing.yaml does not exist" in sentence(run_script(one, project, "up", "--values", "missing.yaml"))
-    run_script(one, project, "down")
 
 
 def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster, project: Path) -> None:
@@ -148,7 +167,6 @@ def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster
     assert "devkit-0: vpn ended with: " in said
     assert "no-such-option" in said
     assert run_script(one, project, "up").returncode == 0  # mended, it goes on
-    run_script(one, project, "down")
 
 
 def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster, project: Path) -> None:
@@ -159,7 +177,6 @@ def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster
     (project / "former.yaml").write_text("hostNetwork: true\n")
     said = sentence(run_script(one, project, "up", "--values", "former.yaml"))
     assert "hostNetwork is not a value any more: remove it, and set dockerNetworks to true" in said
-    run_script(one, project, "down")
 
 
 def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> None:
@@ -174,7 +191,6 @@ def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> N
     assert '"not-there" not found' in said
     # Nobody watches, and still it says what it waits for: once.
     assert up.stderr.count("Installing the chart in stand-in: devkit-0: ContainerCreating\n") == 1
-    run_script(one, project, "down")
 
 
 def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one: Cluster, project: Path) -> None:
@@ -192,7 +208,6 @@ def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one:
     assert "start over with `./scripts/down.py --kubernetes --context stand-in`" in said
     assert run_script(one, project, "down").returncode == 0
     assert run_script(one, project, "up").returncode == 0
-    run_script(one, project, "down")
 
 
 def status(secret: dict[str, Any]) -> str:
@@ -213,14 +228,13 @@ def test_user_who_may_do_nothing_in_the_namespace_reads_it(one: Cluster, project
     assert "may still be connected, because kubectl refused" in revoked.stderr
 
 
-@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize("major", [pytest.param(3, marks=pytest.mark.further), 4])
 def test_helm_keeps_the_keys_of_the_last_revision_only(one: Cluster, project: Path, major: Literal[3, 4]) -> None:
     one = replace(one, major=major)
-    for _ in range(3):
+    for _ in range(2):
         assert run_script(one, project, "up").returncode == 0
     kept = [secret for secret in one.api.find("Secret", NAMESPACE) if secret["metadata"]["name"].startswith("sh.helm")]
     assert [status(secret) for secret in kept] == ["deployed"]
-    run_script(one, project, "down")
 
 
 def test_clients_of_a_cluster_are_listed_and_what_ends_their_sessions_is_said(mac: Mac, one: Cluster) -> None:
@@ -236,7 +250,6 @@ def test_clients_of_a_cluster_are_listed_and_what_ends_their_sessions_is_said(ma
             assert listed.stderr == ""
     unknown = one.run(*listing, "--kubernetes", "--context", "elsewhere", cwd=project)
     assert "It is not known who is connected: the context elsewhere does not exist" in unknown.stderr
-    run_script(one, project, "down")
 
 
 def test_client_is_let_in_and_thrown_out_without_an_image_being_built(mac: Mac, one: Cluster, project: Path) -> None:
@@ -271,7 +284,6 @@ def test_client_is_let_in_and_thrown_out_without_an_image_being_built(mac: Mac, 
     late = one.run(*client, "add", "frank", "--kubernetes", cwd=project)
     assert late.returncode == 1
     assert "run `./scripts/up.py --kubernetes`. (what runs in stand-in is older in more than" in late.stderr
-    run_script(one, project, "down")
 
 
 def test_session_that_could_not_be_ended_is_not_passed_over(mac: Mac, one: Cluster) -> None:
@@ -293,7 +305,6 @@ def test_client_of_a_cluster_with_keys_of_ones_own_is_not_said_to_be_thrown_out(
     assert "docker-for-mac may still be connected, because the server in stand-in reads the folder" in refusal.stderr
     added = one.run(sys.executable, "scripts/client.py", "add", "grace", "--kubernetes", cwd=project)
     assert added.returncode == 0, added.stderr
-    run_script(one, project, "down")
 
 
 def test_namespace_that_lets_no_tunnel_in_is_named(one: Cluster, project: Path) -> None:
@@ -306,7 +317,6 @@ def test_namespace_that_lets_no_tunnel_in_is_named(one: Cluster, project: Path) 
     run_script(one, project, "down")
     # It is not ours, so it stays.
     assert one.api.get("Namespace", NAMESPACE)["metadata"]["labels"] == labels
-    one.api.delete("Namespace", NAMESPACE)
 
 
 def test_subnet_of_the_clusters_own(mac: Mac, one: Cluster) -> None:
@@ -346,16 +356,15 @@ def test_image_is_loaded_as_the_cluster_takes_it() -> None:
     assert "HOST/PATH`, and run this again" in how_to_load("gateway:1", "none", "shared")
 
 
-@pytest.mark.parametrize(("own", "device"), [("172.17.0.1/16", "docker0"), ("10.244.0.1/24", "cni0")])
-def test_computer_that_is_the_engines_host_or_a_node_itself(
-    mac: Mac, one: Cluster, project: Path, own: str, device: str
-) -> None:
-    mac.run("ip", "link", "add", device, "type", "bridge")
-    mac.run("ip", "address", "add", own, "dev", device)
+def test_computer_that_is_the_engines_host_and_a_node_itself(mac: Mac, one: Cluster, project: Path) -> None:
+    own = {"docker0": "172.17.0.1/16", "cni0": "10.244.0.1/24"}
+    for device, address in own.items():
+        mac.run("ip", "link", "add", device, "type", "bridge")
+        mac.run("ip", "address", "add", address, "dev", device)
     up = run_script(one, project, "up")
-    mac.run("ip", "link", "del", device)
+    for device in own:
+        mac.run("ip", "link", "del", device)
     assert up.returncode == 0, up.stderr
-    assert run_script(one, project, "down").returncode == 0
 
 
 def test_node_port_is_reported_at_the_nodes_addresses(mac: Mac, one: Cluster) -> None:
@@ -386,7 +395,7 @@ def test_node_port_is_reported_at_the_nodes_addresses(mac: Mac, one: Cluster) ->
     forwarded.wait()
     assert "warning" in run_script(one, project, "status").stdout
     assert one.api.get("Service", "devkit", NAMESPACE)["spec"]["ports"][0]["nodePort"] == 30094
-    assert run_script(one, project, "down").returncode == 0
+    one.api.put(one.api.get("Node", "node") | {"status": node["status"]})
 
 
 def test_networks_of_a_cluster_that_has_no_object_for_them(one: Cluster, project: Path) -> None:
@@ -406,7 +415,6 @@ def test_networks_of_a_cluster_that_has_no_object_for_them(one: Cluster, project
     one.api.delete("ConfigMap", "kubeadm-config", "kube-system")
     one.api.put({name: value for name, value in declared.items() if name != "metadata"}
                 | {"metadata": {"name": "kubernetes"}})  # fmt: skip
-    assert run_script(one, project, "down").returncode == 0
 
 
 def test_no_cluster_answers(mac: Mac, one: Cluster, project: Path) -> None:
