@@ -21,13 +21,26 @@ from tests.vpn import connected, eventually, fetch, in_client_programs, place, s
 DONE = "Initialization Sequence Completed"
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs(mac: Mac) -> Iterator[None]:
+    yield
+    if running := mac.run("docker", "ps", "--all", "--quiet").stdout.split():
+        mac.run("docker", "rm", "--force", *running)  # as `down.py` does, in a sixth of its time
+
+
 @pytest.fixture
-def project(pristine: Path, mac: Mac) -> Iterator[Path]:
-    placed = place(pristine, mac)
+def placed(pristine: Path, mac: Mac) -> Iterator[Path]:
+    """A project that was not brought up."""
+    project = place(pristine, mac)
+    yield project
+    shutil.rmtree(project)
+
+
+@pytest.fixture
+def project(placed: Path, mac: Mac) -> Path:
+    """A project that is up."""
     up(mac, placed)
-    yield placed
-    script(mac, placed, "down")
-    shutil.rmtree(placed)
+    return placed
 
 
 def rotate(mac: Mac, project: Path, *options: str) -> Path:
@@ -35,9 +48,7 @@ def rotate(mac: Mac, project: Path, *options: str) -> Path:
     kept = mac.home / f"imported-{time.monotonic_ns()}.ovpn"
     shutil.copy(project / "local/docker-for-mac.ovpn", kept)
     assert script(mac, project, "generate", *options).returncode == 0
-    assert "what runs is older than what is in this folder" in script(mac, project, "status").stderr
     up(mac, project)
-    assert "older" not in script(mac, project, "status").stderr
     return kept
 
 
@@ -61,7 +72,7 @@ def test_profile_works_until_the_rotation_after_the_one_that_replaces_it(mac: Ma
         first = rotate(mac, project, "--rotate=leaf")
         client.wait_for(DONE, times=2)  # the running session comes back by itself, once
         assert fetch(mac, address) == "200"
-        assert client.said().count("process restarting") <= 2
+        assert client.said().count(DONE) == 2  # how often it tries is up to how fast the server starts here
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         assert fetch(mac, address) == "200"
     assert connects(mac, first)
@@ -71,6 +82,14 @@ def test_profile_works_until_the_rotation_after_the_one_that_replaces_it(mac: Ma
     third = rotate(mac, project, "--rotate=leaf", "--revoke=now")
     assert not connects(mac, third)
     assert connects(mac, project / "local/docker-for-mac.ovpn")
+
+
+def test_status_says_whether_what_runs_is_older_than_the_folder(mac: Mac, project: Path) -> None:
+    for rotation in ("--rotate=leaf", "--rotate=all"):
+        assert script(mac, project, "generate", rotation).returncode == 0
+        assert "what runs is older than what is in this folder" in script(mac, project, "status").stderr
+        up(mac, project)
+        assert "older" not in script(mac, project, "status").stderr
 
 
 def test_old_and_new_profile_connect_while_a_new_authority_takes_over(mac: Mac, project: Path) -> None:
@@ -210,19 +229,17 @@ def test_revocation_reaches_a_server_that_runs_an_older_generation(mac: Mac, pro
         assert "AUTH_FAILED" in dave.said()
 
 
-@pytest.mark.parametrize("key_type", ["ed25519", "rsa-3072"])
-def test_other_key_types_connect(mac: Mac, key_type: str) -> None:
-    project = copy_project(mac.home / key_type, key_type=key_type)
+def test_other_key_type_connects(mac: Mac) -> None:
+    project = copy_project(mac.home / "ed25519", key_type="ed25519")
     up(mac, project)
     address = web(mac)
     with connected(mac, project / "local/docker-for-mac.ovpn") as client:
         assert fetch(mac, address) == "200"
         assert "WARNING" not in client.said()
-    assert script(mac, project, "down").returncode == 0
 
 
-def test_several_clients_over_udp(mac: Mac) -> None:
-    project = copy_project(mac.home / "udp", vpn_protocol="udp")
+def test_several_clients_with_keys_of_another_type_over_udp(mac: Mac) -> None:
+    project = copy_project(mac.home / "udp", vpn_protocol="udp", key_type="rsa-3072")
     up(mac, project)
     assert script(mac, project, "client", "add", "alice", "bob").returncode == 0
     address = web(mac)
@@ -232,11 +249,11 @@ def test_several_clients_over_udp(mac: Mac) -> None:
         connected(mac, project / "local/clients/bob.ovpn") as third,
     ):
         assert fetch(mac, address) == "200"
+        assert "WARNING" not in first.said()
         for client in (first, second, third):
             (device,) = re.findall(r"TUN/TAP device (tun\d) opened", client.said())
             pinged = mac.run("ping", "-I", device, "-i", "0.1", "-c", "20", "10.213.94.1").stdout
             assert " 0% packet loss" in pinged
-    assert script(mac, project, "down").returncode == 0
 
 
 def test_newest_openvpn_series_connects(mac: Mac, project: Path) -> None:
@@ -249,7 +266,7 @@ def test_newest_openvpn_series_connects(mac: Mac, project: Path) -> None:
         assert "DEPRECATED" not in client.said()
 
 
-def test_networkmanager_imports_the_profile(mac: Mac, project: Path) -> None:
+def test_networkmanager_imports_the_profile(mac: Mac, placed: Path) -> None:
     shutil.copy(REPOSITORY / "tests/docker_desktop/import_profile.py", mac.home)
     command = [*in_client_programs(mac), "env", "HOME=/tmp", "python3", "/mnt/import_profile.py"]
     imported = mac.run(*command, "/mnt/devkit/local/docker-for-mac.ovpn").stdout.splitlines()
@@ -262,15 +279,16 @@ def test_networkmanager_imports_the_profile(mac: Mac, project: Path) -> None:
     assert {line.split(" = ")[0] for line in imported} >= {"ca", "cert", "key", "tls-crypt-v2"}
 
 
-def test_older_and_newer_profile_know_each_other_by_version(mac: Mac, project: Path) -> None:
-    bundle = project / "local/docker-for-mac.tblk/Contents/Info.plist"
+def test_older_and_newer_profile_know_each_other_by_version(mac: Mac, placed: Path) -> None:
+    bundle = placed / "local/docker-for-mac.tblk/Contents/Info.plist"
     first = bundle.read_text()
-    rotate(mac, project, "--rotate=leaf")
+    assert script(mac, placed, "generate", "--rotate=leaf").returncode == 0
     assert "<string>1</string>" in first
     version = "<key>CFBundleVersion</key>\n\t<string>{}</string>"
     assert first.replace(version.format(1), version.format(2)) == bundle.read_text()
 
 
+@pytest.mark.further  # with a team it is in test_shared_engine.py, from an earlier version in test_upgrade.py
 def test_copier_update_and_up_while_a_client_is_connected(mac: Mac, tmp_path: Path) -> None:
     """The three commands of the mission in a row, as the user types them."""
 
@@ -295,4 +313,3 @@ def test_copier_update_and_up_while_a_client_is_connected(mac: Mac, tmp_path: Pa
         up(mac, project)
         client.wait_for(DONE, times=2)
         eventually(lambda: fetch(mac, address, seconds=2) == "200")
-    assert script(mac, project, "down").returncode == 0
