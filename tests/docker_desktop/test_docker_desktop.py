@@ -63,9 +63,9 @@ def read_until(demo: subprocess.Popen[str], words: str) -> None:
     ("moment", "how"),
     [
         ("using the lab", signal.SIGINT),
-        ("docker network create", signal.SIGINT),
+        pytest.param("docker network create", signal.SIGINT, marks=pytest.mark.further),
         ("./scripts/up.py", signal.SIGINT),
-        ("Connected.", signal.SIGINT),
+        pytest.param("Connected.", signal.SIGINT, marks=pytest.mark.further),
         ("Connected.", signal.SIGTERM),
     ],
 )
@@ -172,7 +172,7 @@ def test_preparation_that_is_killed_leaves_no_mount(labs: Path) -> None:
     target = labs / "root"
     with pytest.raises(subprocess.CalledProcessError):
         bootstrap(
-            target, IMAGE_SUITE, "--customize-hook=findmnt --noheadings --output TARGET > $1/../mounts; kill -9 $PPID"
+            target, IMAGE_SUITE, "--essential-hook=findmnt --noheadings --output TARGET > $1/../mounts; kill -9 $PPID"
         )
     assert str(labs) in (labs / "mounts").read_text()
     assert machine_state(labs)["mounts"] == []
