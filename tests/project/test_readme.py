@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, copy_project
+from tests.conftest import REPOSITORY
 from tests.docker_desktop import lab
 from tests.docker_desktop.cache import CACHE
 from tests.kubernetes.lab_cluster import Cluster, cluster
@@ -171,10 +171,9 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "template/README.md.jinja"])
-def test_document_names_no_file_that_is_not_there(document: str, tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "devkit")
+def test_document_names_no_file_that_is_not_there(document: str, pristine: Path) -> None:
     text = (REPOSITORY / document).read_text().replace("{{ client_name }}", "docker-for-mac")
-    of_project = [project / folder for folder in ("", "scripts", "local", "local/configs")]
+    of_project = [pristine / folder for folder in ("", "scripts", "local", "local/configs")]
     roots = [*of_project, REPOSITORY, REPOSITORY / "scripts/devkit", REPOSITORY / "docs"]
     first = r"(?:scripts|gateway|server|client|local|tests|template|docs|pki|configs|ingress-nginx)/[\w./-]*"
     last = r"[\w./-]+\.(?:py|md|sh|ya?ml|conf|toml|json|jinja|key|crt|pem)\b"
