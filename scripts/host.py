@@ -10,7 +10,7 @@
 #     "rich>=14",
 # ]
 # ///
-"""Tell this computer who answers the names behind the VPN; take it back; say how it is."""
+"""Tell this computer who answers names behind the VPN, and which CA vouches for them; take it back; say how it is."""
 
 from devkit.bootstrap import run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from devkit import vpn
-from devkit.computer import effects, resolver, windows
+from devkit.computer import effects, macos, resolver, windows
 from devkit.computer.model import Command, Computer, NameRule, Step
 from devkit.errors import UserError
 
@@ -269,7 +269,7 @@ def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("devkit.computer.macos.FOLDER", str(tmp_path / "resolver"))
     monkeypatch.setitem(
         resolver.FILES, "macOS",
-        replace(resolver.FILES["macOS"], folders=(str(tmp_path / "resolver"),),
+        replace(macos.PLACES, folders=(str(tmp_path / "resolver"),),
                 is_ours=lambda path: path.startswith(str(tmp_path / "resolver"))),
     )  # fmt: skip
     (tmp_path / "alice.ovpn").write_text(PROFILE)

@@ -1,1 +1,1 @@
-"""What this computer is told about the VPN's names: plans, which are pure, and what carries them out."""
+"""What this computer is told about the VPN: its names, and its CA for HTTPS. Pure plans, and what carries them out."""

@@ -5,7 +5,6 @@ It also says whether their folder is, which then goes with them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
 from devkit.computer.model import Command, Computer, Setting, State, Step
@@ -18,22 +17,20 @@ HEADER_ENDS = "; `host.py remove` takes it away.\n"
 
 @dataclass(frozen=True)
 class Places:
-    """What is particular to a system whose resolver reads files."""
+    """What is particular to a system that reads files."""
 
     folders: Sequence[str]
-    # What is to be in which file, below its first line. Raises UserError when the system cannot do it.
-    wanted: Callable[[Computer, IPv4Address, Sequence[str]], Mapping[str, str]]
     is_ours: Callable[[str], bool]  # whether a file of this path may be ours
     load: Callable[[Computer], tuple[Command, ...]]  # lets the system see what has come or gone
     unload: tuple[Command, ...] = ()  # comes before they go
 
 
-def install_files(computer: Computer, title: str, places: Places, address: IPv4Address, domains: Sequence[str]) -> Step:
+def install_files(computer: Computer, title: str, places: Places, wanted: Mapping[str, str]) -> Step:
     """Write what is not right, remove what is ours and no longer wanted, and touch nothing else.
 
-    Raises UserError when there is a file of that name that is not ours.
+    `wanted` says what is to be in which file, below its first line. Raises UserError when there is a file of that name
+    that is not ours.
     """
-    wanted = places.wanted(computer, address, domains)
     for path in wanted:
         if path in computer.files and not computer.files[path].startswith(OURS):
             raise UserError(f"{path} is there already, and is not ours: move it away, then run this again.")

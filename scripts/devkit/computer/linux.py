@@ -42,7 +42,8 @@ RULE_TEXT = (
 )
 
 
-def _wanted(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> Mapping[str, str]:
+def wanted(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> Mapping[str, str]:
+    """What is to be in which file. Raises UserError when this computer cannot do it."""
     _refuse_without_resolved(computer, address, domains)
     network = str(address).rpartition(".")[0].replace(".", "[.]")
     routing = " ".join(f"~{domain}" for domain in domains)  # without ~ they would complete short names, too
@@ -78,7 +79,6 @@ def _load(computer: Computer) -> tuple[Command, ...]:
 
 PLACES = Places(
     folders=tuple(path.rpartition("/")[0] for path in (UNIT, RULE)),
-    wanted=_wanted,
     is_ours=lambda path: path in (UNIT, RULE),
     load=_load,
     unload=(Command(("systemctl", "stop", "d4m-devkit-names@*.service")),),

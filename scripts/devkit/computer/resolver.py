@@ -17,6 +17,7 @@ WIDE_ZONE = re.compile(r"(?!10\.)([0-9]+\.)?in-addr\.arpa|ip6\.arpa")
 
 REMOVE = "Leave this computer's names as they were"
 FILES: dict[str, Places] = {"macOS": macos.PLACES, "Linux": linux.PLACES}
+WANTED = {"macOS": macos.wanted, "Linux": linux.wanted}
 
 
 def install(computer: Computer, address: IPv4Address, domains: Sequence[str]) -> Step:
@@ -24,15 +25,21 @@ def install(computer: Computer, address: IPv4Address, domains: Sequence[str]) ->
 
     Raises UserError when it cannot, or when something that is not ours is in the way.
     """
+    refuse(address, domains)
+    title = f"Ask {address} for names in {some_of(domains)}, and for no others"
+    if computer.system == "Windows":
+        return windows.install(computer, title, address, domains)
+    wanted = WANTED[computer.system](computer, address, domains)
+    return install_files(computer, title, FILES[computer.system], wanted)
+
+
+def refuse(address: IPv4Address, domains: Sequence[str]) -> None:
+    """Raise UserError when what a profile says of names is nothing that a VPN of ours says."""
     if address.is_global or address.is_loopback or address.is_unspecified or address.is_link_local:
         raise UserError(f"the profile sends names to {address}, which is no address within a VPN: ask who made it.")
     for domain in domains:
         if not DOMAIN.fullmatch(domain) or WIDE_ZONE.fullmatch(domain):
             raise UserError(f"the profile sends names in {domain!r} to the VPN, which is no domain: ask who made it.")
-    title = f"Ask {address} for names in {some_of(domains)}, and for no others"
-    if computer.system == "Windows":
-        return windows.install(computer, title, address, domains)
-    return install_files(computer, title, FILES[computer.system], address, domains)
 
 
 def remove(computer: Computer) -> Step:

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from devkit.keys import x509
 from devkit.keys.x509 import Credential, KeyType
 
+NAME = "d4m-devkit HTTPS"  # how the subject of each root begins: a computer that trusts one knows it by that
 INTERMEDIATE_DAYS = 398
 PURPOSE = ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 NO_ADDRESSES = [IPAddress(ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
@@ -45,7 +46,7 @@ def new(project: str, domain: str, key_type: KeyType, days: int, now: datetime) 
     # No browser takes Ed25519.
     key_type = "ecdsa-p256" if key_type == "ed25519" else key_type
     constraints = (NameConstraints(permitted_subtrees=[DNSName(domain)], excluded_subtrees=NO_ADDRESSES), PURPOSE)
-    root = x509.new_ca(f"{project} HTTPS", key_type, days, now, constraints, path_length=1)
+    root = x509.new_ca(f"{NAME} {project[:20]}", key_type, days, now, constraints, path_length=1)
     return HttpsCA(root, _intermediate(root, key_type, now))
 
 

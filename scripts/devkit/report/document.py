@@ -6,7 +6,7 @@ What is there stays; what is added needs no new version.
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from devkit.computer.model import Computer, Step
+from devkit.computer.model import Computer, Root, Step
 from devkit.facts import Session
 from devkit.keys.model import Client, Generation
 from devkit.report.access import Access
@@ -75,17 +75,33 @@ def of_error(error: Exception) -> Document:
     return {"version": VERSION, "error": str(error)}
 
 
-def of_computer(computer: Computer, names: Names, step: Step, resolves: bool | None) -> Document:
-    """What `host status --json` prints; nobody knows whether names resolve while the VPN is not connected."""
+def of_computer(
+    computer: Computer, names: Names, step: Step | None, resolves: bool | None, warnings: Sequence[str]
+) -> Document:
+    """What `host status --json` prints of names; nobody knows whether they resolve while the VPN is not connected.
+
+    Where the computer cannot have them there is no step, and a warning says why.
+    """
     return {
         "version": VERSION,
         "system": computer.system,
         "name_server": str(names.server),
         "domains": list(names.domains),
-        "settings": [{"what": setting.what, "state": setting.state} for setting in step.settings],
+        "settings": _settings(step),
         "connected": computer.tunnel is not None,
         "resolves": resolves,
+        "warnings": list(warnings),
     }
+
+
+def with_trust(found: Document, root: Root | None, step: Step | None) -> Document:
+    """The same document with what it says of the CA for HTTPS: null, where the profile has none."""
+    trusted = root and {"ca": root.name, "domain": root.domain, "root": root.pem, "settings": _settings(step)}
+    return {**found, "https": trusted}
+
+
+def _settings(step: Step | None) -> list[Document]:
+    return [{"what": setting.what, "state": setting.state} for setting in step.settings] if step else []
 
 
 def _access(access: Access) -> dict[str, object]:

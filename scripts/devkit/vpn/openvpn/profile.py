@@ -21,7 +21,8 @@ REMOTE_LINE = re.compile(r"^[ \t]*(--)?remote[ \t]", re.MULTILINE)
 DNS_LINE = re.compile(r"^[ \t]*dns[ \t]+server[ \t]+0[ \t]+(address|resolve-domains)[ \t]+(.*)$", re.MULTILINE)
 # For host.py; no app reads comments.
 HTTPS_ROOT_HEADER = "# The root of the CA for HTTPS, which `host.py install` makes a computer trust:\n#\n"
-HTTPS_ROOT = re.compile(rf"^{re.escape(HTTPS_ROOT_HEADER)}((?:# .*\n)*?# -----END CERTIFICATE-----)$", re.MULTILINE)
+# All that follows, up to the last end of a certificate: who trusts it has to see it if there are several.
+HTTPS_ROOT = re.compile(rf"^{re.escape(HTTPS_ROOT_HEADER)}((?:# .*\n)*# -----END CERTIFICATE-----)$", re.MULTILINE)
 OWN_DNS_LINE = re.compile(r"^[ \t]*(--)?(dns|dhcp-option[ \t]+DNS)\b", re.MULTILINE)
 NETWORKMANAGER_SETTINGS = (
     "ipv4.never-default yes ipv4.ignore-auto-routes yes ipv4.ignore-auto-dns yes ipv6.method disabled"
@@ -125,6 +126,5 @@ def names(profile_: str) -> Names | None:
     domains = tuple(dict.fromkeys(domain.lower().rstrip(".") for domain in said["resolve-domains"]))
     if not said["address"] or not domains:
         return None
-    root = HTTPS_ROOT.search(profile_)
-    pem = re.sub("^# ", "", root[1], flags=re.MULTILINE) + "\n" if root else None
-    return Names(IPv4Address(said["address"][0].removesuffix(":53")), domains, pem)
+    roots = (re.sub("^# ", "", root, flags=re.MULTILINE) + "\n" for root in HTTPS_ROOT.findall(profile_))
+    return Names(IPv4Address(said["address"][0].removesuffix(":53")), domains, "".join(roots) or None)
