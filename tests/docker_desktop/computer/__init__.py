@@ -102,6 +102,11 @@ class Computer:
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def home(self) -> Path:
+        """Its user's home, as the Mac sees it."""
+        return self._folder / "root/root"
+
     def boot(self) -> None:
         """Start systemd, wait until it is up, and give it the office's name server, as DHCP does."""
         with (self._folder / "boot.log").open("a") as output:
