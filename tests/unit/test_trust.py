@@ -6,13 +6,17 @@ Real stores are in tests/tunnel/test_trust.py.
 import json
 import os
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.x509 import DNSName, ExtensionType, NameConstraints
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import CertificateBuilder, DNSName, ExtensionType, Name, NameAttribute, NameConstraints
+from cryptography.x509.oid import NameOID
 from devkit.computer import bundle, databases, effects, macos, resolver, trust, windows
 from devkit.computer.model import Command, Computer, Database, Kept, Root, Step, fingerprint
 from devkit.errors import UserError
@@ -175,6 +179,7 @@ def test_database_of_ours_stays_ours_when_the_root_is_replaced_and_stays_with_wh
     assert lines(trust.remove(new).commands)[0].startswith("rm ")
     shared = replace(new, databases=(replace(new.databases[0], has_others=True),))
     assert lines(trust.remove(shared).commands) == [f"certutil -d sql:{CHROMIUM.folder} -D -n '{MADE}'"]
+    assert trust.install(shared, ROOT).undo == trust.remove(shared).commands
 
 
 def test_ours_without_its_trust_is_stale() -> None:
@@ -198,7 +203,7 @@ def test_bundle_that_was_not_made_anew_is_made_anew() -> None:
 
 
 def test_file_of_somebody_else_is_refused_and_never_removed() -> None:
-    theirs = replace(DEBIAN, files={bundle.DEBIAN.file: PEM})
+    theirs = replace(DEBIAN, files={bundle.DEBIAN.file: PEM, bundle.DEBIAN.bundle: f"# d4m-devkit\n{PEM}"})
     with pytest.raises(UserError, match="is not ours"):
         trust.install(theirs, ROOT)
     assert trust.remove(theirs).commands == ()
@@ -214,6 +219,25 @@ def made_by_somebody(constraints: Sequence[ExtensionType] = RIGHT, name: str = "
     return x509.new_ca(name, "ecdsa-p256", 10, NOW, constraints, 1).certificate_pem.decode()
 
 
+def signed_anew(subject: Name | None = None, patch: tuple[bytes, bytes] = (b"", b"")) -> str:
+    """A root of ours with more in its subject, or with other bytes in it than any library would write."""
+    made = https.new("shop", DOMAIN, "ecdsa-p256", 10, NOW).root
+    assert isinstance(made.key, EllipticCurvePrivateKey)
+    before, subject = made.certificate, subject or made.certificate.subject
+    builder = CertificateBuilder(
+        subject, subject, before.public_key(), before.serial_number, before.not_valid_before_utc,
+        before.not_valid_after_utc, [*before.extensions],
+    )  # fmt: skip
+    body = builder.sign(made.key, SHA256()).tbs_certificate_bytes.replace(*patch, 1)
+    signature = b"\0" + made.key.sign(body, ECDSA(SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+    content = body + algorithm + bytes([3, len(signature)]) + signature
+    return ssl.DER_cert_to_PEM_cert(b"\x30\x82" + len(content).to_bytes(2) + content)
+
+
+COMMON_NAME = NameAttribute(NameOID.COMMON_NAME, "d4m-devkit HTTPS shop CA 1")
+SUBJECT_KEY_IDENTIFIER, BASIC_CONSTRAINTS = bytes.fromhex("0603551d0e"), bytes.fromhex("0603551d13")
+
 HOSTILE = {
     "not constrained": made_by_somebody([https.PURPOSE]),
     "constrained by nothing": made_by_somebody([]),
@@ -227,7 +251,10 @@ HOSTILE = {
     "everything": pem(domain=""),
     "several": PEM + made_by_somebody([https.PURPOSE]),
     "two times the same": PEM + PEM,
-    "something around it": f"-----BEGIN X-----\n{PEM}",
+    "more in its subject": signed_anew(
+        Name([COMMON_NAME, NameAttribute(NameOID.ORGANIZATION_NAME, "Example Trust Services")])
+    ),
+    "an extension twice": signed_anew(patch=(SUBJECT_KEY_IDENTIFIER, BASIC_CONSTRAINTS)),
     "no certificate": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     "cut off": "\n".join([*LINES[:4], LINES[-1]]),
     "signed by somebody else": https.new("x", DOMAIN, "ecdsa-p256", 9, NOW).intermediate.certificate_pem.decode(),  # type: ignore[union-attr]  # it is new
@@ -248,7 +275,8 @@ def test_anything_but_one_root_for_the_domain_of_the_profile_is_refused(root: st
 def test_domain_alone_of_all_that_the_profile_sends_there_is_not_enough() -> None:
     with pytest.raises(UserError, match="'com', which the profile does not send"):
         trust.root(pem(domain="com"), ("com",), NOW)
-    assert trust.root(made_by_somebody(), DOMAINS, NOW).domain == DOMAIN
+    for right in (made_by_somebody(), signed_anew(Name([COMMON_NAME]))):
+        assert trust.root(right, DOMAINS, NOW).domain == DOMAIN
 
 
 def test_only_ours_are_found_in_a_store() -> None:
@@ -427,6 +455,13 @@ def test_second_root_in_a_profile_is_seen(mac: Path, tmp_path: Path, run_here: R
     run = run_here(tmp_path, "host", "install", "--yes", "--profile", "alice.ovpn")
     assert (run.returncode, mac.read_text()) == (1, "")
     assert "not one certificate" in run.stderr
+
+
+def test_nothing_is_trusted_of_a_profile_whose_names_are_hostile(mac: Path, tmp_path: Path, run_here: RunHere) -> None:
+    (tmp_path / "alice.ovpn").write_text(profile(PEM).replace("10.213.94.1", "8.8.8.8"))
+    run = run_here(tmp_path, "host", "install", "--yes", "--profile", "alice.ovpn")
+    assert (run.returncode, mac.read_text()) == (1, "")
+    assert "8.8.8.8, which is no address within a VPN" in run.stderr
 
 
 def test_trust_is_installed_where_names_cannot_be_and_the_code_says_so(
