@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.docker_desktop import WEB_IMAGE, Engine, Mac
+from tests.docker_desktop.computer import resolver
 from tests.vpn import connected, eventually, place, up
 
 DNS = "10.213.94.1"
@@ -319,6 +321,35 @@ for line in list(open("/proc/net/tcp"))[1:]:
         address, port = local.split(":")
         print(socket.inet_ntoa(struct.pack("<I", int(address, 16))) + ":" + str(int(port, 16)))
 """
+
+
+def test_browser_opens_names_without_a_warning_after_host_py_alone(mac: Mac, devkit: Path) -> None:
+    with resolver(mac, "forky") as computer:
+
+        def browse(url: str) -> str:
+            words = ["chromium-headless-shell", "--no-sandbox", "--virtual-time-budget=5000", "--dump-dom", url]
+            run_ = computer.run(*words, check=False)
+            return run_.stdout + "".join(line for line in run_.stderr.splitlines() if "net::" in line)
+
+        def host(*arguments: str) -> subprocess.CompletedProcess[str]:
+            home = f"HOME={computer.home}"
+            return mac.run("env", home, sys.executable, "scripts/host.py", *arguments, cwd=devkit, check=False)
+
+        run(mac, "web")
+        labels = ["--label=com.docker.compose.project=shop", "--label=com.docker.compose.service=api"]
+        run_application(mac, "shop-api-1", 3000, "--expose=3000", *labels)
+        soon(mac, "https://api.shop.d4m.internal")
+        assert "ERR_" in browse("https://web.d4m.internal/")
+        installed = host("install", "--yes")
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        assert "Welcome to nginx" in browse("https://web.d4m.internal/")
+        assert "api.shop.d4m.internal" in browse("https://api.shop.d4m.internal/")
+        page = browse("https://d4m.internal/")
+        assert 'href="https://api.shop.d4m.internal' in page
+        assert "docker-for-mac" in page
+        assert mac.run("curl", "--silent", "--fail", "https://web.d4m.internal").returncode == 0
+        assert host("remove", "--yes").returncode == 0
+        assert "ERR_" in browse("https://web.d4m.internal/")
 
 
 def test_renewed_intermediate_is_taken_by_up(mac: Mac, devkit: Path) -> None:
