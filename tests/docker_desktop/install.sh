@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the lab and the tests need, where they are missing. Needs root.
 set -eu
-packages="bind9-dnsutils ca-certificates curl easy-rsa git gnutls-bin iperf3 iproute2 iputils-ping mmdebstrap openssh-client openssl openvpn
+packages="bind9-dnsutils ca-certificates curl easy-rsa git gnutls-bin iperf3 iproute2 iputils-ping libnss3-tools mmdebstrap openssh-client openssl openvpn
 python3-venv slirp4netns"
 missing=""
 for package in $packages; do
