@@ -142,12 +142,13 @@ def secrets_of(project: Path) -> set[str]:
 
 def test_nothing_secret_is_in_the_images_layers(mac: Mac, project: Path, client: Client) -> None:
     secrets = secrets_of(project)
-    assert len(secrets) == 5
+    assert len(secrets) == 7
     archive = mac.home / "image.tar"
-    mac.run("docker", "save", "--output", archive, "d4m-devkit-gateway")
+    mac.run("docker", "save", "--output", archive, "d4m-devkit-gateway", "d4m-devkit-names", "d4m-devkit-proxy")
     layers = list(unpacked(archive))
     # The search finds what is there: a line of a script.
-    assert any(b"Keeps the engine's packet filter open for the VPN server" in layer for layer in layers)
+    for there in (b"Keeps the engine's packet filter open for the VPN server", b"HTTPS for the names of containers"):
+        assert any(there in layer for layer in layers)
     assert not [secret for secret in secrets if any(secret.encode() in layer for layer in layers)]
 
 
@@ -189,11 +190,13 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(
     assert "engine's own addresses" in places["on-host"][0]["reason"]
     assert facts["endpoint"] == {"host": "127.0.0.1", "port": 1194, "protocol": "tcp", "listen": "127.0.0.1"}
     assert facts["engine"]["version"] == mac.run("docker", "version", "--format", "{{.Server.Version}}").stdout.strip()
-    assert [end["name"] for end in facts["certificates"]] == ["authority", "server", "docker-for-mac"]
+    assert [end["name"] for end in facts["certificates"]] == [
+        "authority", "server", "docker-for-mac", "https authority", "https intermediate",
+    ]  # fmt: skip
     assert not any(name.startswith("d4m-devkit-") for name in places)
     text = script(mac, project, "up").stdout
     address = places["on-default-bridge"][0]["address"]
-    assert re.search(rf"on-default-bridge +bridge +{address} +http://{address} +yes", text)
+    assert re.search(rf"on-default-bridge +bridge +{address} +https://on-default-bridge.d4m.internal +yes", text)
     assert "sudo openvpn --config local/docker-for-mac.ovpn" in text
     assert "  ./scripts/routes.py add 192.168.78.0/24\n" in text
     assert not [line for line in text.splitlines() if line.endswith(" ")]
@@ -302,9 +305,15 @@ def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_wit
         (command,) = re.findall(r"^  (docker run .*)$", said, re.MULTILINE)
         mac.run("docker", "tag", WEB_IMAGE, command.split()[-1])  # no registry is in reach
         mac.run("sh", "-c", command)
-        (url,) = re.findall(r"http://\S+", script(mac, project, "status").stdout)
+        facts = json.loads(script(mac, project, "status", "--json").stdout)
+        by_name, by_address = facts["containers"][0]["urls"]
+        assert f" {by_name} " in script(mac, project, "status").stdout
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
-            assert "Welcome to nginx" in mac.run("curl", "--silent", "--max-time", "10", url).stdout
+            lead = f"{by_name.removeprefix('https://')}:443:{by_address.removeprefix('http://')}"
+            trusting = ["--cacert", project / "local/https/root.crt", "--resolve", lead]
+            for url in (by_address, by_name):
+                fetched = mac.run("curl", "--silent", "--max-time", "10", *trusting, url, check=False)
+                assert "Welcome to nginx" in fetched.stdout, url
             mac.run("docker", "rm", "--force", "hello")
             page = web(mac, "--restart", "always")
             for boots in range(1, 5):
