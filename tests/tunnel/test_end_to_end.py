@@ -310,7 +310,7 @@ def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_wit
         assert f" {by_name} " in script(mac, project, "status").stdout
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
             lead = f"{by_name.removeprefix('https://')}:443:{by_address.removeprefix('http://')}"
-            trusting = ["--cacert", project / "local/https/root.crt", "--resolve", lead]
+            trusting = ["--cacert", f"{project}/local/https/root.crt", "--resolve", lead]
             for url in (by_address, by_name):
                 fetched = mac.run("curl", "--silent", "--max-time", "10", *trusting, url, check=False)
                 assert "Welcome to nginx" in fetched.stdout, url
