@@ -63,7 +63,7 @@ def take_the_real_ones() -> None:
             mac.run("env", f"HOME={computer.home}", sys.executable, *install, cwd=project)
             for name, url in REAL.items():
                 # What Chromium warns of would be in the picture.
-                options = ["--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000", "--window-size=1200,620"]
+                options = ["--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000", "--window-size=1200,500"]
                 computer.run("chromium-headless-shell", *options, "--screenshot=/root/picture.png", url)
                 picture = computer.run("base64", "/root/picture.png").stdout
                 keep(name, base64.b64decode(picture))

@@ -12,7 +12,15 @@ from aiohttp import WSMsgType, web
 BLOCK = bytes(1024 * 1024)
 
 
+PAGE = """<!doctype html><meta charset="utf-8"><title>{0}</title>
+<style>body {{font: 18px/1.6 sans-serif; margin: 60px auto; width: 640px; color: #223}}</style>
+<h1>{0}</h1><p>This container listens at port {1}. Your computer is {2} to it.</p>"""
+
+
 async def headers(request: web.Request) -> web.Response:
+    if "text/html" in request.headers.get("Accept", ""):
+        client = request.headers.get("X-Forwarded-For", "")
+        return web.Response(text=PAGE.format(request.host, sys.argv[1], client), content_type="text/html")
     return web.json_response({"method": request.method, "host": request.host, **dict(request.headers)})
 
 
