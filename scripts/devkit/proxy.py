@@ -24,16 +24,27 @@ LIKELY_PORTS = tuple(int(port.partition("/")[0]) for port, scheme in HTTP_PORTS.
 # What is no web server, although it is the only port of its container.
 OTHER_PROTOCOLS = {21, 22, 25, 53, 389, 443, 587, 636, 1433, 1521, 1883, 2181, 3306, 4222, 5432, 5672, 6379, 6443, 8443,
                    9042, 9092, 11211, 27017}  # fmt: skip
+MOST_CHARACTERS, MOST_PORTS = 200, 50  # of one container, for the proxy
 WARN_BEFORE = timedelta(days=30)
 
 
 def declared_port(container: Container) -> int | None:
     """Where a container says that it serves HTTP: by a label, or by the ports that it exposes; None if it does not."""
+    return _declared(_label(container), container.ports)
+
+
+def _label(container: Container) -> int | None:
     for label in PORT_LABELS:
         port = container.labels.get(label, "").strip()
         if port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536:
             return int(port)
-    exposed = _exposed(container.ports)
+    return None
+
+
+def _declared(label: int | None, ports: Iterable[str]) -> int | None:
+    if label is not None:
+        return label
+    exposed = _exposed(ports)
     known = [port for port in LIKELY_PORTS if port in exposed]
     only = [port for port in exposed if len(exposed) == 1 and port not in OTHER_PROTOCOLS]
     return next(iter([*known, *only]), None)
@@ -72,7 +83,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Served:
-    """A container; `address` is where its names lead, `best` the name that people know, `port` the one it declares."""
+    """A container; `address` is where its names lead, `best` the name that people know, `label` the port by its label.
+
+    Texts are cut, so that no container makes this long.
+    """
 
     id: str
     name: str
@@ -83,10 +97,15 @@ class Served:
     health: str | None
     ports: tuple[str, ...]
     address: str | None
-    port: int | None
+    label: int | None
     names: tuple[str, ...]
     best: str | None
     places: tuple[Place, ...]
+
+    @property
+    def port(self) -> int | None:
+        """The port that it declares."""
+        return _declared(self.label, self.ports)
 
 
 @dataclass(frozen=True)
@@ -105,8 +124,8 @@ class Told:
         for one in self.containers:
             if one.address:
                 other = found.get(one.address, one)
-                port = other.port if other.port is not None else one.port
-                found[one.address] = replace(other, ports=tuple(dict.fromkeys(other.ports + one.ports)), port=port)
+                label = other.label if other.label is not None else one.label
+                found[one.address] = replace(other, ports=tuple(dict.fromkeys(other.ports + one.ports)), label=label)
         return found
 
 
@@ -128,15 +147,15 @@ def _served(container: Container, of_address: Mapping[str, list[str]], routes: C
     names = tuple(of_address.get(str(address), ()))
     return Served(
         id=container.id,
-        name=container.name,
-        project=container.project,
-        service=container.service,
-        image=container.image,
+        name=container.name[:MOST_CHARACTERS],
+        project=container.project[:MOST_CHARACTERS] if container.project else None,
+        service=container.service[:MOST_CHARACTERS] if container.service else None,
+        image=container.image[:MOST_CHARACTERS],
         state=container.state,
         health=container.health,
-        ports=container.ports,
+        ports=container.ports[:MOST_PORTS],
         address=str(address) if address else None,
-        port=declared_port(container),
+        label=_label(container),
         names=names,
         best=best_name(container, names) if names else None,
         places=tuple(
@@ -174,32 +193,33 @@ def addresses_of(known: Told, host: str) -> Sequence[str]:
     host = host.lower().rstrip(".")
     if host in known.by_address:
         return [host]
+    name = _name_of(known, host)
+    return known.names[name] if name else ()
+
+
+def vouched_for(known: Told, host: str) -> str | None:
+    """The name that a certificate for this host belongs to: the domain, or a name in it; None if there is none."""
+    host = host.lower().rstrip(".")
+    if not known.domain or "*" in host:
+        return None
+    return host if host == known.domain else _name_of(known, host)
+
+
+def _name_of(known: Told, host: str) -> str | None:
     labels = host.split(".")
     suffixes = (".".join(labels[number:]) for number in range(len(labels)))
-    return next((known.names[suffix] for suffix in suffixes if suffix in known.names), ())
-
-
-def vouched_for(known: Told, host: str) -> bool:
-    """Whether a certificate for this name is wanted: it is the domain, a name in it, or below one."""
-    host = host.lower().rstrip(".")
-    if not known.domain or host in known.by_address:
-        return False
-    return host == known.domain or bool(addresses_of(known, host))
+    return next((suffix for suffix in suffixes if suffix in known.names), None)
 
 
 def to_probe(container: Served) -> Iterator[int]:
     """The ports of a container at which an attempt shall say whether something listens there."""
-    exposed = _exposed(container.ports)
-    yield from (port for port in WEB_PORTS if port not in exposed)
-    if container.port is None:
-        yield from (port for port in LIKELY_PORTS if port not in (*exposed, *WEB_PORTS))
-    elif container.port not in WEB_PORTS or container.port in exposed:
-        yield container.port
+    others = LIKELY_PORTS if container.port is None else [container.port]
+    yield from dict.fromkeys((*WEB_PORTS, *others))
 
 
 def serves_itself(container: Served, port: int, listening: Listening) -> bool:
-    """Whether a container has this web port itself."""
-    return port in _exposed(container.ports) or listening.get((container.address or "", port), False)
+    """Whether a container has this web port itself: one that it exposes, until an attempt has shown that it has not."""
+    return listening.get((container.address or "", port), port in _exposed(container.ports))
 
 
 def http_port(container: Served, listening: Listening) -> int | None:

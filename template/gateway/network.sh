@@ -3,7 +3,7 @@
 # the device d4m0. Then it becomes COMMAND, which can change neither: the server holds no NET_ADMIN.
 #
 # What clients send goes to the chosen routes and nowhere else, whatever the engine's packet filter says; and nobody can
-# open a connection to a client, or to the server except at its port.
+# open a connection to a client, or to the server except at its port; nor can what runs beside the server.
 #
 # usage: network.sh [COMMAND...]
 #        network.sh redirect          keep bringing to the proxy what has no web server itself, as the file WANTED says
@@ -34,8 +34,12 @@ close_all_but_routes() {
         echo '*filter'
         echo ':INPUT DROP [0:0]'
         echo ':FORWARD DROP [0:0]'
+        echo ':OUTPUT DROP [0:0]'
         echo '-F INPUT'
         echo '-F FORWARD'
+        echo '-F OUTPUT'
+        echo '-A OUTPUT -o lo -j ACCEPT'
+        echo '-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         echo '-A INPUT -i lo -j ACCEPT'
         echo '-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         echo "-A INPUT ! -i $device -p $VPN_PROTOCOL --dport $port -j ACCEPT"
@@ -54,6 +58,7 @@ close_all_but_routes() {
         echo '-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
         for route in $ROUTES; do
             echo "-A FORWARD -i $device ! -o $device -d $route -j ACCEPT"
+            echo "-A OUTPUT ! -o $device -d $route -j ACCEPT" # what shares the namespace: the DNS, the proxy
         done
         echo COMMIT
     } | "iptables-$backend-restore" --wait --noflush

@@ -306,7 +306,7 @@ def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_wit
         mac.run("docker", "tag", WEB_IMAGE, command.split()[-1])  # no registry is in reach
         mac.run("sh", "-c", command)
         facts = json.loads(script(mac, project, "status", "--json").stdout)
-        by_name, by_address = facts["containers"][0]["urls"]
+        by_name, (by_address,) = facts["containers"][0]["page"], facts["containers"][0]["urls"]
         assert f" {by_name} " in script(mac, project, "status").stdout
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
             lead = f"{by_name.removeprefix('https://')}:443:{by_address.removeprefix('http://')}"

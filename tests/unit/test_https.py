@@ -117,6 +117,16 @@ def test_rotation_renews_the_intermediate_and_a_new_ca_the_root() -> None:
     assert https_of(everything).root != https_of(before).root
 
 
+def test_root_that_has_expired_is_made_anew() -> None:
+    before = made(authority_days=200, certificate_days=100)
+    later = NOW + days(201)
+    settings = answers(dns_domain=DOMAIN)
+    lost = replace(before, https=replace(https_of(before), intermediate=None))
+    for after in (with_https(lost, settings, later), rotated(before, "all", False, settings, later)):
+        assert https_of(after).root != https_of(before).root
+        assert intermediate(https_of(after)).expiry > later
+
+
 def test_its_ends_are_among_the_certificates() -> None:
     found = {one.name: (one.role, one.at, one.renewal.endswith("all")) for one in expiries(made())}
     assert found["HTTPS CA"] == ("https authority", NOW + days(1000), True)

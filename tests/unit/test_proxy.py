@@ -128,16 +128,42 @@ def test_port_that_nothing_tells_of_is_found() -> None:
     assert list(upstreams(made, "web.d4m.internal", listening)) == [("172.18.0.2", 5000)]
 
 
-def test_only_what_is_not_known_is_tried() -> None:
+def test_web_ports_are_tried_and_the_one_that_is_declared_or_else_all_likely_ones() -> None:
     (silent, web, api, secure) = known(
         container("silent", "172.18.0.2"), container("web", "172.18.0.3", "80/tcp"),
         container("api", "172.18.0.4", "3000/tcp"), container("secure", "172.18.0.5", "443/tcp"),
     ).containers  # fmt: skip
-    assert set(to_probe(silent)) == {443, *LIKELY_PORTS}
-    assert len(list(to_probe(silent))) == len(set(to_probe(silent)))
-    assert set(to_probe(web)) == {443, 80}
-    assert set(to_probe(api)) == {80, 443, 3000}
-    assert 443 not in set(to_probe(secure))
+    for one, ports in ((silent, {443, *LIKELY_PORTS}), (web, {443, 80}), (api, {80, 443, 3000})):
+        assert sorted(to_probe(one)) == sorted(ports)
+    assert sorted(to_probe(secure)) == sorted({443, *LIKELY_PORTS})
+
+
+def test_port_that_is_exposed_and_not_served_is_brought_to_the_proxy() -> None:
+    made = known(container("app", "172.18.0.2", "80/tcp", "443/tcp", labels={"d4m.port": "3000"}))
+    assert redirections(made, {}, ROUTES) == ""
+    refused = {("172.18.0.2", 80): False, ("172.18.0.2", 443): False, ("172.18.0.2", 3000): True}
+    assert redirections(made, refused, ROUTES) == "172.18.0.2 80\n172.18.0.2 443\n"
+    assert list(upstreams(made, "app.d4m.internal", refused)) == [("172.18.0.2", 3000)]
+
+
+def test_label_counts_before_what_the_other_containers_of_a_network_expose() -> None:
+    envoy = replace(container("aaa-envoy", "172.18.0.2", "9901/tcp"), shares="web")
+    for web in (
+        container("web", "172.18.0.2", labels={"d4m.port": "3000"}),
+        container("web", "172.18.0.2", "3000/tcp"),
+    ):
+        assert list(upstreams(known(envoy, web), "web.d4m.internal", {})) == [("172.18.0.2", 3000)]
+
+
+def test_nothing_of_a_container_makes_what_is_told_long() -> None:
+    long = "x" * 9_000_000
+    hostile = replace(
+        container("web", "172.18.0.2", *(f"{port}/tcp" for port in range(1, 5000))),
+        project=long,
+        service=long,
+        image=long,
+    )
+    assert len(told([hostile], [], DOMAIN, "devkit", ROUTES)) < 5000
 
 
 def test_what_has_no_web_port_itself_is_redirected() -> None:
@@ -165,22 +191,23 @@ def test_container_in_the_network_of_another_is_served_with_it() -> None:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        ("d4m.internal", True),
-        ("web.d4m.internal", True),
-        ("WEB.d4m.internal.", True),
-        ("a.b.c.web.d4m.internal", True),
-        ("nobody.d4m.internal", False),
-        ("xd4m.internal", False),
-        ("web.d4m.internal.example.com", False),
-        ("example.com", False),
-        ("172.18.0.2", False),
-        ("", False),
-        ("../../etc", False),
+        ("d4m.internal", "d4m.internal"),
+        ("web.d4m.internal", "web.d4m.internal"),
+        ("WEB.d4m.internal.", "web.d4m.internal"),
+        ("a.b.c.web.d4m.internal", "web.d4m.internal"),
+        ("*.web.d4m.internal", None),
+        ("nobody.d4m.internal", None),
+        ("xd4m.internal", None),
+        ("web.d4m.internal.example.com", None),
+        ("example.com", None),
+        ("172.18.0.2", None),
+        ("", None),
+        ("../../etc", None),
     ],
 )
-def test_certificates_are_for_names_that_exist(host: str, expected: bool) -> None:
-    assert vouched_for(known(container("web", "172.18.0.2")), host) is expected
-    assert not vouched_for(Told(), host)
+def test_certificates_are_for_names_that_exist(host: str, expected: str | None) -> None:
+    assert vouched_for(known(container("web", "172.18.0.2")), host) == expected
+    assert vouched_for(Told(), host) is None
 
 
 def test_page_shows_what_there_is() -> None:

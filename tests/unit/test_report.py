@@ -66,7 +66,7 @@ def test_urls_are_given_for_ports_that_browsers_open(project: Path) -> None:
     (reached,) = report(
         project, engine(), container("bridge", "172.30.0.5", "80/tcp", "8443/tcp", "5432/tcp")
     ).containers
-    assert reached.urls == ("https://one.d4m.internal", "http://172.30.0.5", "https://172.30.0.5:8443")
+    assert reached.urls == ("http://172.30.0.5", "https://172.30.0.5:8443")
 
 
 def test_document_and_report_hold_the_same_facts(project: Path) -> None:
@@ -84,13 +84,14 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "image": "image",
             "addresses": [{"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None}],
             "ports": ["80/tcp", "5432/tcp"],
-            "urls": ["https://web.shop.d4m.internal", "http://172.30.0.5"],
+            "urls": ["http://172.30.0.5"],
             "project": "shop",
             "service": "web",
             "state": "running",
             "health": "unhealthy",
             "published": [{"port": "80/tcp", "host_address": "127.0.0.1", "host_port": 8080}],
             "names": ["one.d4m.internal", "web.shop.d4m.internal"],
+            "page": "https://web.shop.d4m.internal",
         },
         {
             "name": "two",
@@ -106,6 +107,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "health": None,
             "published": [],
             "names": [],
+            "page": None,
         },
     ]
     assert [end["name"] for end in document["certificates"]] == [

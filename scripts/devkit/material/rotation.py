@@ -53,7 +53,7 @@ def with_https(generation: Generation, answers: Answers, now: datetime) -> Gener
     ca = generation.https
     if not answers.dns_domain:
         return generation
-    if ca is None or ca.domain != answers.dns_domain:
+    if ca is None or ca.domain != answers.dns_domain or ca.root.expiry <= now:
         return replace(generation, https=_new_https(answers, now))
     if https.is_due(ca, now):
         return replace(generation, https=https.with_new_intermediate(ca, answers.key_type, now))
@@ -113,10 +113,9 @@ def rotated(
         clients=tuple(sorted(renewed + refused, key=lambda client: client.name)),
         replaced={} if revoke_now else replaced,
     )
-    if kind == "all" or following.https is None:
-        following = replace(following, https=_new_https(answers, now) if answers.dns_domain else following.https)
-    else:
-        following = replace(following, https=https.with_new_intermediate(following.https, answers.key_type, now))
+    if answers.dns_domain and following.https is not None:  # made anew as far as it is missing
+        renewed_https = None if kind == "all" else replace(following.https, intermediate=None)
+        following = replace(following, https=renewed_https)
     return with_crls(with_https(following, answers, now), now)
 
 

@@ -142,6 +142,7 @@ def _container(container: ReportedContainer) -> Document:
             for one in container.published
         ],
         "names": list(container.names),
+        "page": container.page,
     }
 
 

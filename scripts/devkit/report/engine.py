@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ReportedContainer:
-    """A running container, and where it is; `page` is what a browser opens by name, and is among the URLs."""
+    """A running container, and where it is; `urls` are by address, and `page` is what a browser opens by name."""
 
     name: str
     image: str
@@ -117,8 +117,9 @@ class _Row:
 
 def _ports(row: _Row) -> Text:
     container = row.container
-    # By name, the web port needs no address; any other is shown as before.
-    urls = [url for url in container.urls if url == container.page or not container.page or url.count(":") > 1]
+    # By name, the web port needs no address; any other is shown by it.
+    others = [url for url in container.urls if url.count(":") > 1]
+    urls = [container.page, *others] if container.page else container.urls
     return ports_cell(urls, container.ports) if row.is_first else Text()
 
 
@@ -149,15 +150,19 @@ def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableT
         )
         return
     projects: dict[str, list[ReportedContainer]] = {}
-    for container in sorted(containers, key=lambda one: (not one.urls, natural(one.name))):
+    for container in sorted(containers, key=lambda one: (not _opens(one), natural(one.name))):
         projects.setdefault(container.project or "", []).append(container)
-    first = sorted(projects, key=lambda name: (not projects[name][0].urls, not name, natural(name)))
+    first = sorted(projects, key=lambda name: (not _opens(projects[name][0]), not name, natural(name)))
     of_none = "Without a project" if len(projects) > 1 else ""
     headings = {name: f"Project {name}" if name else of_none for name in first}
     yield Fitting(_LAYOUTS, [Section(headings[name], list(_rows(projects[name]))) for name in first])
     yield ""
     reached = sum(any(place.reachability.reached for place in container.places) for container in containers)
     yield summary(reached, len(containers), "containers")
+
+
+def _opens(container: ReportedContainer) -> bool:
+    return bool(container.page or container.urls)
 
 
 def _rows(containers: Iterable[ReportedContainer]) -> Iterator[_Row]:
@@ -180,7 +185,7 @@ def _reported(
         image=container.image,
         places=places,
         ports=container.ports,
-        urls=(*([page] if page else []), *by_address),
+        urls=by_address,
         project=container.project,
         service=container.service,
         state=container.state,

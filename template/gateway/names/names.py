@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,15 @@ class Watch:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file as a whole, if it has changed."""
+    """Replace a file as a whole, if it has changed; nothing unfinished stays behind."""
     if not path.exists() or path.read_text() != text:
         unfinished = path.with_suffix(".new")
-        unfinished.write_text(text)
-        unfinished.replace(path)
+        try:
+            unfinished.write_text(text)
+            unfinished.replace(path)
+        except OSError as error:  # the next look tries it again
+            print(f"{path} cannot be written: {error}", file=sys.stderr)
+            unfinished.unlink(missing_ok=True)
 
 
 def theirs(there: Iterable[Container], project: str) -> list[Container]:
@@ -122,8 +126,14 @@ def stale(found: list[Any], project: str) -> list[str]:
         for one in own
         if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) in JOINING
         and (server := servers.get(one["HostConfig"]["NetworkMode"]))
-        and (one["State"]["StartedAt"] < server["StartedAt"] if one["State"]["Running"] else one["State"]["Error"])
+        and (_start(one["State"]) < _start(server) if one["State"]["Running"] else one["State"]["Error"])
     ]
+
+
+def _start(state: Mapping[str, str]) -> tuple[str, str]:
+    """When a container was started, to be compared: the engine leaves the zeros at the end of a fraction out."""
+    seconds, _, fraction = state["StartedAt"].removesuffix("Z").partition(".")
+    return seconds, fraction.ljust(9, "0")
 
 
 def main() -> str:

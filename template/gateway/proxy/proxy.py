@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -39,7 +40,8 @@ HTTPS = Path("/etc/https")
 LIBRARY = Path("/usr/local/lib/d4m")
 KEY = Path("/run/intermediate.key")
 CONFIGURATION = Path("/run/caddy.json")
-ASKED, RESOLVER = ("127.0.0.1", 8081), ("127.0.0.1", 8053)  # caddy.json says the same
+# caddy.json says the same. Clients come to the first through Caddy, and to the others not at all.
+SHOWN, ASKED, RESOLVER = ("127.0.0.1", 8081), ("127.0.0.1", 8082), ("127.0.0.1", 8053)
 
 LOOK_SECONDS = 0.2
 PROBE_SECONDS = 1.0  # how long an attempt may take
@@ -48,7 +50,9 @@ YOUNG_SECONDS = 60.0
 ADDRESS_SECONDS = 10.0
 STATUS_SECONDS = 10.0  # older, it says nothing
 MOST_AT_ONCE = 50
-MOST_NAMES_BELOW = 1000  # that certificates are made for, besides the names themselves
+MOST_BELOW_ONE, MOST_BELOW = 100, 4000  # names that certificates are made for, below one name and in all
+CERTIFICATE_SECONDS = 12 * 3600
+MOST_UPSTREAMS = 16  # what Go's resolver takes is 1232 bytes
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -78,7 +82,7 @@ class Proxy:
         self._since: dict[str, float] = {}  # when a container, by its ID and address, was first told of
         self._next: dict[tuple[str, int], float] = {}  # when to try an address and port again
         self._written: str | None = None
-        self._below: set[str] = set()
+        self._below: dict[str, tuple[str, float]] = {}  # the name that each is below, and when it was asked for
 
     # ------------------------------------------------------------------------------- from outside
 
@@ -102,9 +106,11 @@ class Proxy:
     async def probe(self) -> None:
         """Try the ports whose time has come."""
         now = time.monotonic()
-        due = [key for key, at in self._next.items() if at <= now][:MOST_AT_ONCE]
+        due = sorted((key for key, at in self._next.items() if at <= now), key=self._next.__getitem__)[:MOST_AT_ONCE]
         young = {key.split()[1] for key, since in self._since.items() if now - since < YOUNG_SECONDS}
         for (address, port), accepts in zip(due, await asyncio.gather(*(_accepts(*key) for key in due)), strict=True):
+            if (address, port) not in self._next:  # it has gone meanwhile
+                continue
             self._listening[address, port] = accepts
             self._next[address, port] = now + (SOON if address in young and not accepts else LATER)
 
@@ -126,22 +132,28 @@ class Proxy:
         address = asked.replace("-", ".")
         if record.q.qtype == QTYPE.SRV:
             found = list(proxy.upstreams(self._known, asked.removeprefix("host."), self._listening))
-            for there, port in found or [ASKED]:  # what nobody serves is answered here
+            if len(found) > MOST_UPSTREAMS:
+                found = random.sample(found, MOST_UPSTREAMS)
+            for there, port in found or [SHOWN]:  # what nobody serves is answered here
                 target = SRV(priority=0, weight=1, port=port, target=there.replace(".", "-"))
                 answer.add_answer(RR(record.q.qname, QTYPE.SRV, ttl=0, rdata=target))
-        elif record.q.qtype == QTYPE.A and (address in self._known.by_address or address == ASKED[0]):
+        elif record.q.qtype == QTYPE.A and (address in self._known.by_address or address == SHOWN[0]):
             answer.add_answer(RR(record.q.qname, QTYPE.A, ttl=0, rdata=A(address)))
         return bytes(answer.pack())
 
     async def vouched_for(self, request: web.Request) -> web.Response:
         """Whether Caddy may sign for a name."""
-        name = request.query.get("domain", "").lower()
-        wanted = proxy.vouched_for(self._known, name)
-        if wanted and name != self._known.domain and name not in self._known.names:
-            if name not in self._below and len(self._below) >= MOST_NAMES_BELOW:
+        host = request.query.get("domain", "").lower()
+        name = proxy.vouched_for(self._known, host)
+        if name is None:
+            return web.Response(status=404)
+        if host not in (name, *self._below):
+            now = time.monotonic()
+            self._below = {key: it for key, it in self._below.items() if now - it[1] < CERTIFICATE_SECONDS}
+            if len(self._below) >= MOST_BELOW or [it[0] for it in self._below.values()].count(name) >= MOST_BELOW_ONE:
                 return web.Response(status=429)
-            self._below.add(name)
-        return web.Response(status=200 if wanted else 404)
+            self._below[host] = name, now
+        return web.Response()
 
     # ------------------------------------------------------------------------------- for people
 
@@ -162,18 +174,18 @@ class Proxy:
         return web.Response(status=204)
 
     async def by_host(self, request: web.Request, serve_: Handler) -> web.StreamResponse:
-        """Leave all but what is asked of the domain, or by Caddy, to a page that says why there is nothing to see."""
-        host = request.host.partition(":")[0].lower()
-        return await serve_(request) if host in (self._known.domain, ASKED[0]) else await self.nothing_there(request)
+        """Leave all but what is asked of the domain to a page that says why there is nothing to see."""
+        return await serve_(request) if _host(request) == self._known.domain else await self.nothing_there(request)
 
     async def nothing_there(self, request: web.Request) -> web.Response:
         """A page that says why there is nothing to see."""
-        host = request.host.partition(":")[0].lower()
+        host = _host(request)
         addresses = proxy.addresses_of(self._known, host)
         found = [self._known.by_address[address] for address in addresses if address in self._known.by_address]
         ports = [port for one in found if (port := proxy.http_port(one, self._listening))]
         if any(proxy.serves_itself(one, 443, self._listening) for one in found) and not ports:
-            return web.Response(status=308, headers={"Location": f"https://{host}/"})
+            return web.Response(status=308, headers={"Location": f"https://{host}{request.path_qs}"})
+        self._next |= {key: 0.0 for key in self._next if key[0] in addresses}  # it may have come up just now
         if ports:
             said = f"Nothing answers at port {ports[0]} of {found[0].name}."
         elif found:
@@ -184,6 +196,10 @@ class Proxy:
         if self._known.domain:
             text += f'<p><a href="https://{self._known.domain}/">What there is</a></p>'
         return web.Response(status=502 if found else 404, text=text, content_type="text/html", headers=HEADERS)
+
+
+def _host(request: web.Request) -> str:
+    return str(request.host).partition(":")[0].lower().rstrip(".")
 
 
 async def _accepts(address: str, port: int) -> bool:
@@ -224,27 +240,35 @@ async def serve() -> int:
         return await served.by_host(request, handler)
 
     application = web.Application(middlewares=[web.middleware(by_host)])
-    application.router.add_get("/vouched-for", served.vouched_for)
     application.router.add_get("/nothing-there", served.nothing_there)
     application.router.add_get("/state.json", served.state)
     application.router.add_get("/favicon.ico", served.no_icon)
     for path in PAGE:
         application.router.add_get(path, served.page)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, *ASKED).start()
+    for_caddy = web.Application()
+    for_caddy.router.add_get("/vouched-for", served.vouched_for)
+    for one, place in ((application, SHOWN), (for_caddy, ASKED)):
+        runner = web.AppRunner(one, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, *place).start()
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: _Resolver(served), local_addr=RESOLVER)
     served.read()
     caddy = await asyncio.create_subprocess_exec("caddy", "run", "--config", CONFIGURATION)
     loop.add_signal_handler(signal.SIGTERM, caddy.kill)  # it has nothing to save
-    while caddy.returncode is None:
+    probing = loop.create_task(_probe(served))
+    while caddy.returncode is None and not probing.done():
         served.read()
-        await served.probe()
         served.write()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(caddy.wait(), LOOK_SECONDS)
-    return caddy.returncode
+    return caddy.returncode or 1
+
+
+async def _probe(served: Proxy) -> None:
+    while True:
+        await served.probe()
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def configure() -> None:
