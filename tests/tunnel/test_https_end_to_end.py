@@ -128,6 +128,33 @@ def test_container_that_has_a_web_port_itself_is_left_alone(mac: Mac) -> None:
     assert len(re.findall("--dport 80 ", rules)) == 2  # the page's own, and that of `none`
 
 
+def test_port_that_is_exposed_and_not_served_does_not_keep_https_away(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=80", "--expose=443", "--label=d4m.port=3000")
+    for scheme in ("https", "http"):
+        soon(mac, f"{scheme}://app.d4m.internal")
+        soon(mac, f"{scheme}://app.d4m.internal./")
+
+
+def test_service_with_many_replicas_is_served(mac: Mac) -> None:
+    labels = ["--label=com.docker.compose.project=many", "--label=com.docker.compose.service=web"]
+    for number in range(50):
+        run(mac, f"many-web-{number}", *labels)
+    soon(mac, "https://web.many.d4m.internal", seconds=20)
+
+
+def test_long_label_of_a_container_changes_nothing_for_others(mac: Mac) -> None:
+    body = mac.home / "long.json"
+    long = {"com.docker.compose.project": "x" * 9_000_000}
+    body.write_text(json.dumps({"Image": WEB_IMAGE, "Labels": long}))
+    engine = ["curl", "--silent", "--fail", "--unix-socket", mac.environment["DOCKER_HOST"].removeprefix("unix://")]
+    create = ["--header", "Content-Type: application/json", "--data", f"@{body}"]
+    mac.run(*engine, *create, "http://engine/containers/create?name=long")
+    mac.run(*engine, "--request", "POST", "http://engine/containers/long/start")
+    run(mac, "web")
+    soon(mac, "https://web.d4m.internal")
+    assert len(json.dumps(facts(mac))) < 10_000
+
+
 def test_name_without_a_web_server_says_so(mac: Mac) -> None:
     run(mac, "db", "--expose=5432", "--entrypoint=sleep", command=("infinity",), image="debian:trixie-slim")
     soon(mac, "https://db.d4m.internal", "502")
@@ -145,6 +172,9 @@ def test_certificates_are_made_for_names_that_exist_and_no_others(mac: Mac) -> N
     for name in ("evil.example.com", "nobody.d4m.internal", "xd4m.internal", "d4m.internal.example.com", "../../etc"):
         tried = mac.run("openssl", "s_client", "-connect", f"{DNS}:443", "-servername", name, check=False)
         assert "no peer certificate available" in tried.stdout, name
+    for host in ("d4m.internal", "127.0.0.1", "127.0.0.1:8081", "127.0.0.1:8082", "web.d4m.internal"):
+        asked = ["curl", "--silent", "--header", f"Host: {host}", f"http://{DNS}/vouched-for?domain=a.web.d4m.internal"]
+        assert mac.run(*asked, "--output", "/dev/null", "--write-out", "%{http_code}").stdout in ("404", "502"), host
     assert certificates(mac) == before
     refused = mac.run(
         "curl", "--silent", "--max-time", "5", "--resolve", f"evil.example.com:80:{DNS}", "http://evil.example.com",
@@ -242,7 +272,9 @@ def test_killed_it_is_right_again_unaided(mac: Mac, engine: Engine, service: str
     run_application(mac, "app", 3000, "--expose=3000")
     soon(mac, "https://app.d4m.internal")
     engine.run("kill", "-9", main_process(mac, service))
-    soon(mac, "https://app.d4m.internal", seconds=30 if service == "vpn" else SECONDS)
+    run_application(mac, "new", 3000, "--expose=3000")
+    for name in ("new", "app"):
+        soon(mac, f"https://{name}.d4m.internal", seconds=30 if service == "vpn" else SECONDS)
 
 
 def test_proxy_goes_nowhere_that_the_routes_do_not(mac: Mac) -> None:
@@ -253,6 +285,17 @@ def test_proxy_goes_nowhere_that_the_routes_do_not(mac: Mac) -> None:
         f"import socket; socket.create_connection(('{address}', 80), timeout=3)", check=False,
     )  # fmt: skip
     assert "TimeoutError" in tried.stderr
+    clients = mac.run("ip", "-4", "-oneline", "address", "show", "tun0").stdout.split()[3].partition("/")[0]
+    with (mac.home / "listener.log").open("w") as output:
+        listener = mac.start(sys.executable, "-m", "http.server", "--bind", clients, "9999", output=output)
+    eventually(lambda: mac.run("curl", "--silent", f"http://{clients}:9999", check=False).returncode == 0)
+    tried = mac.run(
+        "docker", "exec", f"{OURS}proxy-1", "python3", "-c",
+        f"import socket; socket.create_connection(('{clients}', 9999), timeout=3)", check=False,
+    )  # fmt: skip
+    listener.kill()
+    listener.wait()
+    assert "TimeoutError" in tried.stderr or "PermissionError" in tried.stderr
     assert facts(mac)["containers"][0]["places"][0]["obstacle"] == "outside the routes"
     assert facts(mac)["containers"][0]["url"] is None
 

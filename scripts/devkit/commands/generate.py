@@ -11,8 +11,8 @@ from devkit import commandline
 from devkit.answers import Answers, read_answers
 from devkit.errors import UserError
 from devkit.material.changes import ensure_material, record_host, rotate
-from devkit.material.state import first_profiles, former_first_clients, has_generation, was_ever_made
-from devkit.report.certificates import renamed_text, rotation_text
+from devkit.material.state import first_profiles, former_first_clients, has_generation, https_root, was_ever_made
+from devkit.report.certificates import NEW_HTTPS_ROOT, renamed_text, rotation_text
 from devkit.sites.choice import host_of_server
 
 NO_OLD_PROFILE = (
@@ -52,6 +52,7 @@ def _generate(options: argparse.Namespace) -> None:
     if not was_ever_made(project) and not _is_new(project, options):
         commandline.warn([NO_OLD_PROFILE])
     former = former_first_clients(project, answers)
+    is_first, root = not was_ever_made(project), https_root(project)
     now = datetime.now(UTC).replace(microsecond=0)
     console = commandline.messages()
     if record_host(project, answers):
@@ -66,6 +67,8 @@ def _generate(options: argparse.Namespace) -> None:
         console.print(f"{found}; the profile is {profile}", markup=False)
         if profiles == "changed":
             console.print(f"The profiles have changed: run `{answers.up}`, then import them again.")
+    if not is_first and https_root(project) != root:
+        console.print(NEW_HTTPS_ROOT, markup=False)
     if former and profile.exists():
         console.print(renamed_text(former, answers), markup=False)
 

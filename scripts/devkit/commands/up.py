@@ -8,8 +8,8 @@ from devkit import checks, commandline
 from devkit.answers import read_answers
 from devkit.commands.status import show_report
 from devkit.material.changes import ensure_material, record_host
-from devkit.material.state import first_profiles, former_first_clients, read_generation
-from devkit.report.certificates import renamed_text
+from devkit.material.state import first_profiles, former_first_clients, https_root, read_generation
+from devkit.report.certificates import NEW_HTTPS_ROOT, renamed_text
 from devkit.sites.choice import host_of_server
 
 
@@ -30,10 +30,12 @@ def _up(options: argparse.Namespace) -> None:
     checks.require(site.checks(generation, now))
     progress = commandline.messages()
     host_is_new = record_host(project, answers)
-    former = former_first_clients(project, answers)
+    former, root = former_first_clients(project, answers), https_root(project)
     ensure_material(project, answers, now)  # the server reads what it writes
     if former and first_profiles(project, answers)[0].exists():
         progress.print(renamed_text(former, answers), markup=False)
+    if https_root(project) != root:
+        progress.print(NEW_HTTPS_ROOT, markup=False)
     if host_is_new:
         said = f"The profiles lead to {answers.vpn_host} now, as Docker's context does: import them again."
         progress.print(said, markup=False)

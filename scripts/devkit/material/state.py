@@ -110,6 +110,12 @@ def fingerprint(project: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in read_at_start)).hexdigest()[:16]
 
 
+def https_root(project: Path) -> bytes | None:
+    """The certificate of the root for HTTPS that computers are to trust, if there is one."""
+    path = Layout(project).current / f"{layout.HTTPS_ROOT}.crt"
+    return path.read_bytes() if path.is_file() else None
+
+
 def https_fingerprint(project: Path) -> str:
     """A short digest of what the proxy signs with, empty when there is none: when it changes, it must be restarted."""
     certificate = store.content(store.in_force(Layout(project)) / f"{layout.HTTPS_INTERMEDIATE}.crt")

@@ -121,6 +121,9 @@ def renamed_text(former: Sequence[str], answers: Answers) -> str:
     )
 
 
+NEW_HTTPS_ROOT = "HTTPS has a new CA: until `./scripts/host.py install` runs on a computer, its browsers warn of https://NAME.DOMAIN."
+
+
 def short_serial(credential: Credential) -> str:
     """The last 12 hexadecimal digits of a serial number: enough to tell a project's certificates apart."""
     return f"{credential.serial_number:x}"[-12:]

@@ -25,12 +25,13 @@ LAST = ".last"  # gateway/receive.sh takes no archive without it
 class Delivery:
     """The volumes of a project; they are there only where the engine does not see its folder."""
 
-    def __init__(self, project: Path, project_name: str, docker: Docker, image: Image) -> None:
+    def __init__(self, project: Path, project_name: str, docker: Docker, image: Image, https: bool) -> None:
         self._project = project
         self._paths = Layout(project)
         self._project_name = project_name
         self._docker = docker
         self._image = image
+        self._https = https
 
     @property
     def is_needed(self) -> bool:
@@ -92,7 +93,8 @@ class Delivery:
     def _folders(self) -> Mapping[str, Path]:
         """What the services read, by the volumes' names in compose.yaml."""
         paths = self._paths
-        return {"server": paths.server_conf.parent, "configs": paths.configs, "https": paths.https / layout.PROXY.name}
+        of_https = {"https": paths.https / layout.PROXY.name} if self._https else {}
+        return {"server": paths.server_conf.parent, "configs": paths.configs} | of_https
 
     def _sees_folder(self) -> bool:
         configs = self._paths.configs

@@ -15,7 +15,7 @@ from devkit.errors import UserError, most_telling
 from devkit.facts import Container
 from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
 from devkit.material.state import https_fingerprint
-from devkit.sites.delivery import Delivery
+from devkit.sites.delivery import VOLUME_LABEL, Delivery
 from devkit.sites.docker import Docker, explained, lines
 from devkit.sites.image import Image
 from devkit.sites.ownership import (
@@ -42,6 +42,7 @@ HEALTH_CHECKS: Mapping[str, list[str]] = {
     PROXY: ["proxy.sh", "check"],
     REDIRECT: ["network.sh", "redirect", "check"],
 }
+VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
 MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
@@ -54,12 +55,13 @@ class Services:
         self._project = project
         self._project_name = answers.project_name
         self._listen = str(answers.vpn_listen)
+        self._has_names = bool(answers.dns_domain)
         self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project / "gateway")
         others = (f"{answers.project_name}-{name}" for name in (NAMES, PROXY))
         self._images = (self.image, *(Image(self.docker, name, project / "gateway") for name in others))
-        self.delivery = Delivery(project, answers.project_name, self.docker, self.image)
+        self.delivery = Delivery(project, answers.project_name, self.docker, self.image, https=self._has_names)
 
     def identity(self) -> Identity:
         """What the project recognizes its own by now."""
@@ -119,6 +121,7 @@ class Services:
             # The DNS cannot join the network of a server that is starting again. One that goes on so is quoted here.
             yield from self._waiting((FIREWALL, SERVER))
             yield from self._up()
+        self._remove_volumes_of_names()
         yield from self._waiting(self._services)
 
     @explained()
@@ -141,6 +144,7 @@ class Services:
         # The rules of a devkit that is up stay: an engine has one at a time.
         left = self._remove_rules() if self.image.exists() and not others else None
         self.docker.client.compose.down(remove_orphans=True, volumes=True, quiet=True)
+        self._remove_volumes_of_names()
         self.delivery.remove()
         self.delivery.forget()
         if images:
@@ -181,6 +185,15 @@ class Services:
         except DockerException:  # not yet, or it is starting again just now
             return False
         return True
+
+    @explained()
+    def _remove_volumes_of_names(self) -> None:
+        """Remove what was there for the answer `dns_domain`, if that is empty now: Compose does not know it any more."""
+        if self._has_names:
+            return
+        for volume in self.docker.client.volume.list(filters=[("label", f"{PROJECT_LABEL}={self._project_name}")]):
+            if (volume.labels or {}).get(VOLUME_LABEL) in VOLUMES_OF_NAMES:
+                self.docker.client.volume.remove(volume)
 
     def _remove_rules(self) -> str | None:
         """Remove the rules that a killed firewall left; return those that could not be removed, or None."""
