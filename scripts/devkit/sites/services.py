@@ -188,7 +188,7 @@ class Services:
 
     @explained()
     def _remove_volumes_of_names(self) -> None:
-        """Remove what was there for the answer `dns_domain`, if that is empty now: Compose does not know it any more."""
+        """Remove what the answer `dns_domain` was there for, if it is empty now: Compose no longer knows of it."""
         if self._has_names:
             return
         for volume in self.docker.client.volume.list(filters=[("label", f"{PROJECT_LABEL}={self._project_name}")]):
