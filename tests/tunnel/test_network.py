@@ -267,7 +267,8 @@ def test_nothing_opens_at_any_start_stop_restart_or_kill_and_traffic_flows_again
 
 def open_inside(site: Site) -> None:
     """Take the server's own packet filter away, as nobody in its container can."""
-    everything = ["sh", "-c", "iptables-nft -P FORWARD ACCEPT && iptables-nft -P INPUT ACCEPT && iptables-nft -F"]
+    policies = " && ".join(f"iptables-nft -P {chain} ACCEPT" for chain in ("INPUT", "FORWARD", "OUTPUT"))
+    everything = ["sh", "-c", f"{policies} && iptables-nft -F"]
     assert site.in_server(*everything).returncode == 0
 
 
