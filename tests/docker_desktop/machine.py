@@ -382,7 +382,7 @@ def _fill_docker_data(store: cache.ImageStore) -> None:
         mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
         mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
         folder, library = cache.REPOSITORY / "template/gateway", f"devkit={cache.REPOSITORY / 'scripts/devkit'}"
-        for target in ("gateway", "names"):
+        for target in ("gateway", "names", "proxy"):
             mac.run("docker", "build", "--tag", target, "--target", target, "--build-context", library, folder)
             mac.run("docker", "image", "rm", target)  # the build cache stays
         engine.shut_down()
