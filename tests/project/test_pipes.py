@@ -92,7 +92,7 @@ def test_pipe_gets_whole_lines_without_colours(project: Path, engine: Path) -> N
     )
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
-    assert re.search(rf"^{name}  shop_default  172\.18\.0\.2  http://172", run.stdout, re.MULTILINE)
+    assert re.search(rf"^{name}  shop_default  172\.18\.0\.2  https://web", run.stdout, re.MULTILINE)
 
 
 def test_no_color_is_honoured(project: Path, engine: Path) -> None:
