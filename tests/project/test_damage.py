@@ -181,6 +181,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 # What nothing else could stand in for; all other files follow from these.
 TRUTH = (
+    "https/root.crt", "https/root.key",
     "authority.crt", "authority.key", "previous-authority.crt", "previous-authority.key", "crl.pem", "replaced.txt",
     "clients/alice.pem", "configs/server.crt", "configs/server.key", "configs/tls-crypt-v2.key",
 )  # fmt: skip

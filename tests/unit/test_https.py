@@ -57,7 +57,7 @@ def test_root_vouches_for_the_intermediate_and_that_for_leaves_alone() -> None:
 def test_browsers_know_its_kind_of_key(key_type: KeyType) -> None:
     ca = https.new("shop", DOMAIN, key_type, 100, NOW)
     expected = RSAPrivateKey if key_type == "rsa-3072" else EllipticCurvePrivateKey
-    renewed = https.with_new_intermediate(ca, key_type, NOW)
+    renewed = https.with_new_intermediate(ca, NOW)
     assert all(isinstance(one.key, expected) for one in (ca.root, intermediate(ca), intermediate(renewed)))
 
 

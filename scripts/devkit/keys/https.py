@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import (
     BasicConstraints,
     Certificate,
@@ -50,9 +51,10 @@ def new(project: str, domain: str, key_type: KeyType, days: int, now: datetime) 
     return HttpsCA(root, _intermediate(root, key_type, now))
 
 
-def with_new_intermediate(ca: HttpsCA, key_type: KeyType, now: datetime) -> HttpsCA:
-    """The same root with a new intermediate."""
-    return replace(ca, intermediate=_intermediate(ca.root, "ecdsa-p256" if key_type == "ed25519" else key_type, now))
+def with_new_intermediate(ca: HttpsCA, now: datetime) -> HttpsCA:
+    """The same root with a new intermediate, of its kind of key."""
+    key_type: KeyType = "rsa-3072" if isinstance(ca.root.key, RSAPrivateKey) else "ecdsa-p256"
+    return replace(ca, intermediate=_intermediate(ca.root, key_type, now))
 
 
 def is_due(ca: HttpsCA, now: datetime) -> bool:

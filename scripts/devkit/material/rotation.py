@@ -56,7 +56,7 @@ def with_https(generation: Generation, answers: Answers, now: datetime) -> Gener
     if ca is None or ca.domain != answers.dns_domain or ca.root.expiry <= now:
         return replace(generation, https=_new_https(answers, now))
     if https.is_due(ca, now):
-        return replace(generation, https=https.with_new_intermediate(ca, answers.key_type, now))
+        return replace(generation, https=https.with_new_intermediate(ca, now))
     return generation
 
 
@@ -138,10 +138,16 @@ def with_crls(generation: Generation, now: datetime) -> Generation:
 
 
 def settled(generation: Generation, now: datetime) -> Generation:
-    """The same generation, with the server's CRL made anew if it is damaged, or outdated by an interrupted run."""
+    """The same generation, with the server's CRL made anew if it is damaged or outdated by an interrupted run.
+
+    So is an intermediate for HTTPS that is lost.
+    """
     listed = {entry.serial_number for each in parse_crls(generation.server_crl) for entry in each}
     damaged = not generation.server_crl
     behind = listed != generation.revoked - _refused_by_name(generation)
+    ca = generation.https
+    if ca is not None and ca.intermediate is None and ca.root.expiry > now:
+        generation = replace(generation, https=https.with_new_intermediate(ca, now))
     return with_crls(generation, now) if damaged or behind else generation
 
 

@@ -88,6 +88,10 @@ def _problems(project: Layout, answers: Answers) -> Iterator[tuple[Path, str]]:
         path = folder / layout.SERVER_CRL
         yield path, f"{path} is missing or damaged: `./scripts/generate.py` writes it anew."
         return
+    if generation.https is not None and generation.https.intermediate is None:
+        for suffix in ("crt", "key"):
+            path = folder / f"{layout.HTTPS_INTERMEDIATE}.{suffix}"
+            yield path, f"{path} is missing or damaged: `./scripts/generate.py` writes it anew."
     for name, content, mode in contents.files(generation, reading.readable(project), answers):
         path = folder / name
         if store.content(path) != content:
