@@ -13,7 +13,9 @@ from tests.kubernetes.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, clu
 from tests.vpn import connected, eventually, start_client
 
 DONE = "Initialization Sequence Completed"
-SOON = 15.0  # seconds; it takes 8 or 9, and on a busy machine more
+# Seconds from when the new pod is ready; how long it takes to be so is the machine's affair. The profile gives up a
+# server that has gone after 6, and tries again 1 to 5 later; without that it would be a minute.
+SOON = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +41,19 @@ def project(request: pytest.FixtureRequest, one: Cluster) -> Iterator[Path]:
 
 
 def restart(one: Cluster) -> float:
-    """Delete the pod, which is then made anew; return the time."""
-    assert one.run("kubectl", "delete", "pod", "devkit-0", "--namespace", NAMESPACE).returncode == 0
+    """Delete the pod, which is then made anew; return when that was ready."""
+    pod = ("pod/devkit-0", "--namespace", NAMESPACE)
+    assert one.run("kubectl", "delete", *pod).returncode == 0
+    ready = ("kubectl", "wait", "--for=condition=Ready", *pod, "--timeout=90s")
+    eventually(lambda: one.run(*ready).returncode == 0, seconds=90)  # it fails while there is no pod
     return time.monotonic()
 
 
 def test_client_is_soon_back_behind_a_forwarder_that_accepts_early(one: Cluster, project: Path) -> None:
     with connected(one.mac, project / "local/docker-for-mac.ovpn") as client:
-        start = restart(one)
+        ready = restart(one)
         client.wait_for(DONE, times=2, seconds=90)
-        took = time.monotonic() - start
+        took = time.monotonic() - ready
         print(f"{project.name}, forwarder: back after {took:.1f} s")
         assert took < SOON, client.said()
 
@@ -67,9 +72,9 @@ def test_client_is_soon_back_without_a_forwarder(one: Cluster, project: Path) ->
         return one.mac.run("docker", "logs", "client").stdout
 
     eventually(lambda: DONE in said())
-    start = restart(one)
+    ready = restart(one)
     eventually(lambda: said().count(DONE) == 2, seconds=90)
-    took = time.monotonic() - start
+    took = time.monotonic() - ready
     print(f"{project.name}, direct: back after {took:.1f} s")
     log = said()
     one.mac.run("docker", "rm", "--force", "client")
