@@ -39,6 +39,11 @@ if [ -d /etc/docker-tls ]; then
         --tlscert /etc/docker-tls/server.pem --tlskey /etc/docker-tls/server.key
 fi
 [ "$store" = containerd ] && containerd_store=true || containerd_store=false
-exec /usr/bin/tini-static -- dockerd --log-level warn --cgroup-parent "/${lab##*/}" \
+# As systemd does, it starts an engine anew that was ended while the machine runs on.
+# shellcheck disable=SC2016 # for the shell inside
+exec /usr/bin/tini-static -- sh -c 'trap "kill \$engine" TERM
+    while "$@" & engine=$!; wait "$engine"; do :; done
+    wait "$engine"' - \
+    dockerd --log-level warn --cgroup-parent "/${lab##*/}" \
     --feature "containerd-snapshotter=$containerd_store" "$@" \
     --host unix:///run/docker.sock --host "unix://$lab/shared/docker.sock"
