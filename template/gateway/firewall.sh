@@ -33,8 +33,12 @@ choose_backend() {
             return
         fi
     done
-    # No engine's rules at all (Podman, a node without Docker): take what the kernel has, the newer first.
+    # Nothing leads to the engine's chain any more, until the engine is started anew; ours needs no way through it.
     forward=FORWARD
+    for backend in nft legacy; do
+        if iptables -S DOCKER-USER > /dev/null 2>&1; then return; fi
+    done
+    # No engine's rules at all (Podman, a node without Docker): take what the kernel has, the newer first.
     for backend in nft legacy; do
         if iptables -t nat -S > /dev/null 2>&1; then return; fi
     done
@@ -72,7 +76,7 @@ hooks() {
     ! iptables -t raw -S PREROUTING > /dev/null 2>&1 || echo "raw PREROUTING -j D4M"
     echo "filter $forward -j D4M"
     echo "filter INPUT -j D4M-INPUT"
-    [ -z "${SERVER_NAME:-}" ] || echo "nat POSTROUTING -j D4M"
+    echo "nat POSTROUTING -j D4M"
 }
 
 chains() { hooks | sed -E 's/^([a-z]+) .* -j /\1 /'; }
@@ -87,8 +91,9 @@ iptables_forward() {
 
 iptables_input() { echo "-A D4M-INPUT -i $1 ${2:+-s $2} -j D4M-FROM"; } # the rest is up to the machine's own firewall
 
-# An internal network has no way back to anything but its own gateway. For its own bridges the engine does the same.
-iptables_nat() { echo "-A D4M -s $2 ! -o $1 -j MASQUERADE"; }
+# An internal network has no way back to anything but its own gateway. For its own bridges the engine does the same, but
+# puts it back at its next start alone, while it still drops what comes to the server's own address.
+iptables_nat() { [ -z "${2:-$subnet}" ] || echo "-A D4M -s ${2:-$subnet} ! -o $1 -j MASQUERADE"; }
 
 iptables_rules() {
     if chains | grep -q raw; then
@@ -107,11 +112,9 @@ iptables_rules() {
     echo "-A D4M-TO -p $VPN_PROTOCOL --dport $port -j RETURN" # to the engine's own rules for its published port
     echo "-A D4M-TO -j DROP"
     echo COMMIT
-    if chains | grep -q nat; then
-        printf '*nat\n:D4M - [0:0]\n'
-        each_server iptables_nat
-        echo COMMIT
-    fi
+    printf '*nat\n:D4M - [0:0]\n'
+    each_server iptables_nat
+    echo COMMIT
 }
 
 iptables_apply() {
@@ -250,7 +253,8 @@ keep() {
     while :; do
         choose_backend
         servers=$(find_servers)
-        wanted="$backend $forward $servers"
+        subnet=$(ip -4 -oneline address show dev "$bridge" 2> /dev/null | awk '{ print $4 }')
+        wanted="$backend $forward $servers $subnet"
         if [ "$wanted" != "$placed" ] || [ "$(with_backend look)" != "$looked" ]; then
             echo "placing the rules: $(echo "$wanted" | tr '\n' ' ')"
             leave_for "$backend" "$forward"

@@ -68,6 +68,9 @@ RULES_OF_AN_OPEN_FIREWALL = [
     "filter -A D4M-TO -p tcp -m tcp --dport 1194 -j RETURN",
     "filter -A D4M-TO -j DROP",
     "filter -A DOCKER-USER -j D4M",
+    "nat -N D4M",
+    "nat -A POSTROUTING -j D4M",
+    "nat -A D4M -s 172.18.0.0/16 ! -o d4m -j MASQUERADE",
 ]
 
 

@@ -314,6 +314,17 @@ def test_samples_would_show_what_is_open(site: Site, uplink: str) -> None:
     eventually(lambda: fetch(site.mac, INSIDE, seconds=2) == "200")
 
 
+def test_rules_stay_in_the_engines_own_packet_filter_where_nothing_leads_to_its_chain(site: Site) -> None:
+    if site.backend == "nftables":
+        return  # it has no such chain
+    site.engine.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+    eventually(lambda: "-A FORWARD -j D4M" in site.engine.run("iptables", "-S", "FORWARD").stdout, seconds=15)
+    assert fetch(site.mac, INSIDE) == "200"
+    site.engine.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+    eventually(lambda: "-A FORWARD -j D4M" not in site.engine.run("iptables", "-S", "FORWARD").stdout, seconds=15)
+    assert fetch(site.mac, INSIDE) == "200"
+
+
 def network_of(engine: Engine) -> str:
     """The machine's devices, routes and rules, without their counters."""
     listed = engine.run("sh", "-c", "ip -brief link; ip route; iptables-save; nft list ruleset").stdout
