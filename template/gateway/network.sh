@@ -6,7 +6,8 @@
 # open a connection to a client, or to the server except at its port; nor can what runs beside the server.
 #
 # usage: network.sh [COMMAND...]
-#        network.sh redirect          keep bringing to the proxy what has no web server itself, as the file WANTED says
+#        network.sh redirect          keep bringing to the proxy what has no web server itself, as the file WANTED says,
+#                                     and put back what is wiped of the packet filter
 #        network.sh redirect check    succeed if that is so
 # environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; DNS_DOMAIN, where a
 #   DNS shares the namespace
@@ -84,15 +85,22 @@ redirections() {
 
 version() { stat --format %i.%.Y "$wanted" 2> /dev/null || echo none; }
 
+rules() { for table in filter nat; do iptables -t "$table" -S; done; }
+
 redirect() {
+    turn=0 placed=""
     while :; do
         now=$(version)
-        if [ "$now" != "$(cat "$applied" 2> /dev/null)" ]; then
+        [ $((turn % 10)) != 0 ] || seen=$(rules) # that costs more than to look at the file
+        if [ "$now" != "$(cat "$applied" 2> /dev/null)" ] || [ "$seen" != "$placed" ]; then
+            close_all_but_routes
             redirections | "iptables-$backend-restore" --wait --noflush
             set -- PREROUTING -i "$device" -j D4M-PROXY
             iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
+            placed=$(rules) seen=$placed
             echo "$now" > "$applied"
         fi
+        turn=$((turn + 1))
         sleep 0.5
     done
 }
