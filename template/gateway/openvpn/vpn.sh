@@ -15,6 +15,10 @@ mask=255.255.255.$((256 - (1 << (32 - ${network#*/}))))
 
 mkdir -p "${status%/*}"
 (umask 022 && : > "$status") # the server would make it for root alone
+# Without its device the server would run on, and serve nobody; its next start makes the device anew. It becomes nobody,
+# whom root without CAP_KILL cannot end, but nobody can.
+setpriv --reuid=65534 --regid=65534 --clear-groups \
+    sh -c "ip monitor link dev d4m0 | { grep --quiet ^Deleted && kill $$; }" &
 cd /etc/vpn/configs
 exec openvpn --config /etc/vpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
     --port 1194 --status "$status" 1 --status-version 3 --management /run/management unix
