@@ -35,6 +35,7 @@ WATCHED = {
 }
 PAUSE_SECONDS = 0.1  # between two looks at the engine: a burst of events is one change
 ANYWAY_SECONDS = 10  # a look without an event, in case that one was missed
+AGAIN_SECONDS = 1  # after something could not be written
 
 
 class Watch:
@@ -50,11 +51,11 @@ class Watch:
         self._events = client.events(decode=True, filters={"type": list(WATCHED)})
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait for an event, and forget what is outdated now. Raises what has ended the events."""
+    def wait(self, seconds: float) -> None:
+        """Wait for an event, for so long, and forget what is outdated now. Raises what has ended the events."""
         time.sleep(PAUSE_SECONDS)
         with contextlib.suppress(queue.Empty):
-            told = self._told.get(timeout=ANYWAY_SECONDS)
+            told = self._told.get(timeout=seconds)
             while True:
                 if isinstance(told, Exception):
                     raise told
@@ -93,8 +94,8 @@ class Watch:
             self._told.put(error)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file as a whole, if it has changed; nothing unfinished stays behind."""
+def write(path: Path, text: str) -> bool:
+    """Replace a file as a whole, if it has changed; nothing unfinished stays behind. Returns whether it says so now."""
     if not path.exists() or path.read_text() != text:
         unfinished = path.with_suffix(".new")
         try:
@@ -103,6 +104,8 @@ def write(path: Path, text: str) -> None:
         except OSError as error:  # the next look tries it again
             print(f"{path} cannot be written: {error}", file=sys.stderr)
             unfinished.unlink(missing_ok=True)
+            return False
+    return True
 
 
 def theirs(there: Iterable[Container], project: str) -> list[Container]:
@@ -149,15 +152,18 @@ def main() -> str:
             running = [one for one in found if one["State"]["Running"]]
             there = inventory.containers(running, inventory.networks(client.networks()))
             found_names, reverse = names.names(there, domain, routes)
-            write(RECORDS, names.unbound_records(found_names, reverse, domain, routes, server))
-            write(CONTAINERS, proxy.told(theirs(there, project), found_names, domain, project, routes))
+            texts = {
+                RECORDS: names.unbound_records(found_names, reverse, domain, routes, server),
+                CONTAINERS: proxy.told(theirs(there, project), found_names, domain, project, routes),
+            }
+            written = [write(path, text) for path, text in texts.items()]
             WRITTEN.touch()
             for id_ in stale(found, project):
                 try:
                     client.restart(id_, timeout=1)
                 except docker.errors.APIError as error:  # the next look tries it again
                     print(f"{id_} does not start again: {error}", file=sys.stderr)
-            watch.wait()
+            watch.wait(ANYWAY_SECONDS if all(written) else AGAIN_SECONDS)
     except (EOFError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
         return f"the engine's socket is lost: {error}"
 
