@@ -77,6 +77,12 @@ class Client:
         """Have it begin anew with the server, as when its network has changed."""
         self._process.send_signal(signal.SIGUSR1)
 
+    def sleep(self, seconds: float) -> None:
+        """Let nothing of it run for so long, as when its computer is asleep."""
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it as its user does."""
         self._process.terminate()

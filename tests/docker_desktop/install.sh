@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that the lab and the tests need, where they are missing. Needs root.
 set -eu
-packages="bind9-dnsutils ca-certificates curl easy-rsa git gnutls-bin iperf3 iproute2 iputils-ping libnss3-tools mmdebstrap openssh-client openssl openvpn
-python3-venv slirp4netns"
+packages="bind9-dnsutils ca-certificates curl easy-rsa git gnutls-bin iperf3 iproute2 iputils-ping libfaketime
+libnss3-tools mmdebstrap openssh-client openssl openvpn python3-venv slirp4netns"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' ||
