@@ -17,7 +17,7 @@ from tests.docker_desktop import BASE_IMAGE, Engine, Mac, lab, nftables_backend
 from tests.docker_desktop.machine import IptablesBackend
 from tests.vpn import Client, connected, eventually, fetch, script, up, web
 
-VPN, FIREWALL = "d4m-devkit-vpn-1", "d4m-devkit-firewall-1"
+VPN, FIREWALL, REDIRECT = (f"d4m-devkit-{service}-1" for service in ("vpn", "firewall", "redirect"))
 EVERY_LENGTH = [str(IPv4Network(f"11.255.255.255/{length}", strict=False)) for length in range(8, 33)]
 ROUTES = ["172.16.0.0/12", "192.168.7.9/32", *EVERY_LENGTH]
 INSIDE = "192.168.7.9"
@@ -266,10 +266,18 @@ def test_nothing_opens_at_any_start_stop_restart_or_kill_and_traffic_flows_again
 
 
 def open_inside(site: Site) -> None:
-    """Take the server's own packet filter away, as nobody in its container can."""
+    """Take the server's own packet filter away, as nobody in its container can, and who would put it back."""
+    site.mac.run("docker", "stop", REDIRECT)
     policies = " && ".join(f"iptables-nft -P {chain} ACCEPT" for chain in ("INPUT", "FORWARD", "OUTPUT"))
     everything = ["sh", "-c", f"{policies} && iptables-nft -F"]
     assert site.in_server(*everything).returncode == 0
+
+
+def close_inside(site: Site) -> None:
+    """Bring both back."""
+    site.mac.run("docker", "restart", VPN)
+    site.mac.run("docker", "start", REDIRECT)
+    eventually(lambda: fetch(site.mac, INSIDE, seconds=2) == "200")
 
 
 def open_outside(site: Site) -> None:
@@ -291,8 +299,7 @@ def test_host_alone_holds_what_a_hijacked_server_sends_also_while_the_firewall_i
             kill(site, FIREWALL)
             time.sleep(2)
         assert fetch(site.mac, INSIDE) == "200"
-    site.mac.run("docker", "restart", VPN)
-    eventually(lambda: fetch(site.mac, INSIDE, seconds=2) == "200")
+    close_inside(site)
 
 
 def test_server_alone_holds_where_the_hosts_rules_are_gone_and_they_come_back(site: Site, uplink: str) -> None:
@@ -310,8 +317,7 @@ def test_samples_would_show_what_is_open(site: Site, uplink: str) -> None:
     with pytest.raises(AssertionError, match="answered"), only_what_may(site, uplink):
         time.sleep(2)
     site.mac.run("docker", "start", FIREWALL)
-    site.mac.run("docker", "restart", VPN)
-    eventually(lambda: fetch(site.mac, INSIDE, seconds=2) == "200")
+    close_inside(site)
 
 
 def test_rules_stay_in_the_engines_own_packet_filter_where_nothing_leads_to_its_chain(site: Site) -> None:
