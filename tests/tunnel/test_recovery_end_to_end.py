@@ -20,7 +20,7 @@ from tests.vpn import Client, connected, eventually, place, up
 
 SOON = 15.0
 PATIENCE = 60.0  # how long it is watched, to say how long it took
-STEADY = 3.0  # what flows for so long, flows
+STEADY = 2.0  # what flows for so long, flows
 STALE = 1.5  # so old, the last answer says nothing about now
 WAYS = ("address", "name", "https")
 NETWORK, SUBNET = "shop", "172.29.0.0/24"
@@ -28,7 +28,6 @@ PAGE, *OF_WEB = (f"172.29.0.{number}" for number in (10, 20, 21))
 NAME, DNS = "web.d4m.internal", "10.213.94.1"
 OURS = "d4m-devkit-"
 VOLUMES = "/var/lib/docker/volumes/d4m-devkit_"
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 class Fetch(NamedTuple):
@@ -156,7 +155,8 @@ def fill_disks(site: Site) -> None:
     disks = f"{VOLUMES}names/_data {VOLUMES}status/_data {VOLUMES}redirections/_data"
     site.in_engine(f"for disk in {disks}; do cat /dev/zero > $disk/full || :; done")
     site.move()
-    time.sleep(2)
+    names = ("docker", "logs", f"{OURS}names-1")
+    eventually(lambda: "No space left on device" in site.mac.run(*names).stderr)
     site.in_engine(f"for disk in {disks}; do rm $disk/full; done")
 
 
@@ -218,10 +218,11 @@ def site(mac: Mac, engine: Engine, pristine: Path) -> Iterator[Site]:
     engine.run("sh", "-c", f"iptables-save > {mac.home}/older")
     project = place(pristine, mac)
     up(mac, project)
+    (faketime,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     clock, log = mac.home / "clock", mac.home / "fetched"
     clock.write_text("+0")
     environment = {
-        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+        "LD_PRELOAD": str(faketime), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
     program = ["env", *(f"{name}={value}" for name, value in environment.items()), "openvpn"]
