@@ -192,7 +192,7 @@ FAULTS = (
           cut_off, lambda site: site.in_engine("iptables -I FORWARD -j DOCKER-USER")),
     Fault("d4m0 lost", "ip link delete d4m0", lambda site: site.in_server("ip link delete d4m0")),
     Fault("server's filter flushed", "iptables -F in filter, nat inside",
-          lambda site: site.in_server("iptables -F; iptables -t nat -F")),
+          lambda site: site.in_server("iptables -F; iptables -t nat -F"), brief=True),
     Fault("vpn killed", "kill -9", crash("vpn")),
     Fault("firewall killed", "kill -9, then iptables -F D4M",
           crash("firewall", lambda site: site.in_engine("iptables -F D4M")), brief=True),
