@@ -1,6 +1,7 @@
 """What the user answered Copier, read once into one frozen and validated object."""
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -10,7 +11,7 @@ from typing import Literal, cast
 import yaml
 
 from devkit.addresses import ANY_ADDRESS, address_or_none, reverse_zones
-from devkit.errors import UserError
+from devkit.errors import UserError, printable
 from devkit.keys.x509 import KeyType
 from devkit.layout import ANSWERS_FILE, Layout
 
@@ -26,16 +27,20 @@ CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 RESERVED_NAMES = ("authority", "server")  # the report, or its JSON, has rows of these names already
 HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-IMAGE_REGISTRY = re.compile(
-    r"(?=.{0,150}\Z)([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?"
-)
+# Of an image's name (the grammar of distribution/reference): words with what may stand between them.
+_HOST_WORDS = r"[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*"
+_PATH_WORDS = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE_REGISTRY = re.compile(rf"(?=.{{0,150}}\Z)({_HOST_WORDS}(:[0-9]{{1,5}})?(/{_PATH_WORDS})*)?")
 HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?![0-9.]*\Z){HOST_LABEL}(\.{HOST_LABEL})*")
 
-DNS_DOMAIN = re.compile(rf"(?=.{{0,100}}\Z)({DNS_LABEL}(\.{DNS_LABEL})+)?")
+# One that ends in a number is an address to browsers (WHATWG, URL).
+DNS_DOMAIN = re.compile(rf"(?=.{{0,100}}\Z)(?!.*\.([0-9]+|0x[0-9a-f]*)\Z)({DNS_LABEL}(\.{DNS_LABEL})+)?")
 # What means something else already: multicast DNS (RFC 6762), Docker's own names, and special names (RFC 6761).
-TAKEN_DOMAINS = re.compile(r"internal|localhost|arpa|onion|(.*\.)?(local|docker\.internal)|.*\.arpa")
+TAKEN_DOMAINS = re.compile(r"(.*\.)?(local|localhost|arpa|onion|invalid|docker\.internal)")
 
 CLUSTER_DOMAIN = "cluster.local"
+
+MOST_SHOWN = 200  # characters of a bad value: a few lines of YAML can hold more than the memory
 
 THIS_COMPUTER = "127.0.0.1"
 
@@ -45,6 +50,9 @@ ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
 NODE_PORTS = range(30000, 32768)
 # The user's answer; what Docker's context said once, or says now; or nothing, which means this computer.
 HostSource = Literal["answer", "record", "context", "nothing"]
+
+# What PyYAML lets out of a text besides its own errors: a tag, a date or a number may be one in form alone.
+UNREADABLE = (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError)
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,9 @@ def read_answers(project: Path, context: str | None = None) -> Answers:
             f"{project} is not a d4m-devkit project (it has no {ANSWERS_FILE}): "
             "run this in the folder that `copier copy` made."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): restore it from git.") from error
+    except UNREADABLE as error:
+        why = printable(" ".join(str(error).split()))
+        raise UserError(f"{path} cannot be read ({why}): restore it from git.") from error
     if not isinstance(document, dict):
         raise UserError(f"{path} holds no answers: restore it from git.")
     try:
@@ -126,7 +135,7 @@ def parse_answers(document: Mapping[str, object], recorded: str | None = None, c
     vpn_host, vpn_host_from = _host(document, recorded, context)
     if not is_host(vpn_host):
         named = "" if vpn_host_from == "answer" else ", which Docker's context named,"
-        raise ValueError(f"vpn_host: {vpn_host!r}{named} is neither an IPv4 address nor a host name.")
+        raise ValueError(f"vpn_host: {_shown(vpn_host)}{named} is neither an IPv4 address nor a host name.")
     endpoint = _ipv4_or_none(vpn_host)
     vpn_subnet = _network("vpn_subnet", document.get("vpn_subnet"))
     if vpn_subnet.prefixlen != 24:
@@ -181,6 +190,24 @@ def is_host(text: str) -> bool:
     return _ipv4_or_none(text) is not None or HOST_NAME.fullmatch(text) is not None
 
 
+class _Short(reprlib.Repr):
+    """Writes a value as Python does, and no more of it than a sentence can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = MOST_SHOWN
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A whole number, which Python itself refuses to write down when it has thousands of digits."""
+        return super().repr_int(x, level) if x.bit_length() < 100 else "a number of many digits"
+
+
+def _shown(value: object) -> str:
+    text = _Short().repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 def _host(document: Mapping[str, object], recorded: str | None, context: str | None) -> tuple[str, HostSource]:
     answer = _text(document, "vpn_host")
     if answer:
@@ -199,23 +226,24 @@ def _listen(document: Mapping[str, object], vpn_host: str) -> IPv4Address:
 def _text(document: Mapping[str, object], name: str) -> str:
     value = document.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"{name}: {value!r} is not a string.")
+        raise ValueError(f"{name}: {_shown(value)} is not a string.")
     return value
 
 
 def _matching(document: Mapping[str, object], name: str, pattern: re.Pattern[str], what: str) -> str:
     value = _text(document, name)
     if not pattern.fullmatch(value):
-        raise ValueError(f"{name}: {value!r} is not {what}.")
+        raise ValueError(f"{name}: {_shown(value)} is not {what}.")
     return value
 
 
 def client_name_problem(name: str) -> str | None:
     """What is wrong with a client's name, as one sentence, or None."""
     if not CLIENT_NAME.fullmatch(name):
-        return f"{name!r} is not a client name: use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., the first a letter or digit."
+        allowed = "use 1 to 48 of A-Z, a-z, 0-9, -, _ and ., the first a letter or digit"
+        return f"{_shown(name)} is not a client name: {allowed}."
     if name.casefold() in RESERVED_NAMES:
-        return f"{name!r} is not a client name: the report uses that name for something else."
+        return f"{_shown(name)} is not a client name: the report uses that name for something else."
     return None
 
 
@@ -230,35 +258,35 @@ def _client_name(document: Mapping[str, object]) -> str:
 def _whole_number(document: Mapping[str, object], name: str, least: int, most: int) -> int:
     value = document.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name}: {value!r} is not a whole number from {least} to {most}.")
+        raise ValueError(f"{name}: {_shown(value)} is not a whole number from {least} to {most}.")
     return value
 
 
 def _protocol(document: Mapping[str, object]) -> Protocol:
     value = document.get("vpn_protocol")
     if value not in ("tcp", "udp"):
-        raise ValueError(f"vpn_protocol: {value!r} is neither 'tcp' nor 'udp'.")
+        raise ValueError(f"vpn_protocol: {_shown(value)} is neither 'tcp' nor 'udp'.")
     return value
 
 
 def _kubernetes(document: Mapping[str, object]) -> Kubernetes:
     value = document.get("kubernetes")
     if value not in ("none", "docker-desktop", "kind", "k3s"):
-        raise ValueError(f"kubernetes: {value!r} is not one of 'none', 'docker-desktop', 'kind' and 'k3s'.")
+        raise ValueError(f"kubernetes: {_shown(value)} is not one of 'none', 'docker-desktop', 'kind' and 'k3s'.")
     return value
 
 
 def _service_type(document: Mapping[str, object]) -> ServiceType:
     value = document.get("service_type")
     if value not in ("LoadBalancer", "NodePort", "ClusterIP"):
-        raise ValueError(f"service_type: {value!r} is not one of 'LoadBalancer', 'NodePort' and 'ClusterIP'.")
+        raise ValueError(f"service_type: {_shown(value)} is not one of 'LoadBalancer', 'NodePort' and 'ClusterIP'.")
     return value
 
 
 def _key_type(document: Mapping[str, object]) -> KeyType:
     value = document.get("key_type")
     if value not in ("ecdsa-p256", "ed25519", "rsa-3072"):
-        raise ValueError(f"key_type: {value!r} is not one of 'ecdsa-p256', 'ed25519' and 'rsa-3072'.")
+        raise ValueError(f"key_type: {_shown(value)} is not one of 'ecdsa-p256', 'ed25519' and 'rsa-3072'.")
     return value
 
 
@@ -271,26 +299,26 @@ def _address(document: Mapping[str, object], name: str) -> IPv4Address:
     value = _text(document, name)
     address = _ipv4_or_none(value)
     if address is None:
-        raise ValueError(f"{name}: {value!r} is not an IPv4 address.")
+        raise ValueError(f"{name}: {_shown(value)} is not an IPv4 address.")
     return address
 
 
 def _dns_domain(document: Mapping[str, object]) -> str:
     value = _matching(document, "dns_domain", DNS_DOMAIN, "a domain in small letters, such as d4m.internal")
     if TAKEN_DOMAINS.fullmatch(value):
-        raise ValueError(f"dns_domain: {value!r} is taken by something else: use one such as d4m.internal.")
+        raise ValueError(f"dns_domain: {_shown(value)} is taken by something else: use one such as d4m.internal.")
     return value
 
 
 def _network(name: str, value: object) -> IPv4Network:
     if not isinstance(value, str) or "/" not in value:
-        raise ValueError(f'{name}: {value!r} is not an IPv4 network, such as "172.16.0.0/12".')
+        raise ValueError(f'{name}: {_shown(value)} is not an IPv4 network, such as "172.16.0.0/12".')
     try:
         network = IPv4Network(value, strict=False)
     except ValueError:
-        raise ValueError(f'{name}: {value!r} is not an IPv4 network, such as "172.16.0.0/12".') from None
+        raise ValueError(f'{name}: {_shown(value)} is not an IPv4 network, such as "172.16.0.0/12".') from None
     if str(network) != value:
-        raise ValueError(f"{name}: {value!r} has host bits set: the network is {network}.")
+        raise ValueError(f"{name}: {_shown(value)} has host bits set: the network is {network}.")
     return network
 
 
@@ -299,7 +327,7 @@ def _routes(
 ) -> tuple[IPv4Network, ...]:
     value = document.get("routes")
     if not isinstance(value, list) or not value:
-        raise ValueError(f'routes: {value!r} is not a list of IPv4 networks, such as ["172.16.0.0/12"].')
+        raise ValueError(f'routes: {_shown(value)} is not a list of IPv4 networks, such as ["172.16.0.0/12"].')
     routes = tuple(_network("routes", item) for item in value)
     for route in routes:
         if route.prefixlen == 0:

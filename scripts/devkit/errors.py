@@ -9,6 +9,11 @@ class UnreachableError(UserError):
     """Nobody answers there, so nothing is known of what runs."""
 
 
+def printable(text: str) -> str:
+    """A text that no terminal takes for a command: what cannot be printed is written out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def most_telling(log: str) -> str:
     """The last line of a log that speaks of an error, or else its last line."""
     lines = log.strip().splitlines() or ["it said nothing"]
