@@ -24,7 +24,8 @@ NAMES_LABEL = "d4m.names"
 ORBSTACK_LABEL = "dev.orbstack.domains"
 ORBSTACK_DOMAINS = (".orb.local", ".local")
 ONE_OFF_LABEL = "com.docker.compose.oneoff"  # True for what `docker compose run` starts
-MAY_NOT_ENCROACH = 2  # claims of this rank and above: what has dots of its own choice
+OWN, SERVICE, OWN_WITH_DOTS, SERVICE_WITH_DOTS, LABEL_ADDED = range(5)  # the ranks of claims
+MAY_NOT_ENCROACH = OWN_WITH_DOTS  # claims of this rank and above: what has dots of its own choice
 MOST_NAMES = 32  # of one container's labels
 MOST_CHARACTERS = 253  # of a whole name (RFC 1035, section 2.3.4)
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -57,13 +58,16 @@ def names(
     granted: dict[str, tuple[str, set[IPv4Address]]] = {}
     reverse: dict[IPv4Address, str] = {}
     above: dict[str, set[str]] = {}  # who holds what is below a name
+    own: set[str] = set()  # which belong to one container, and not to its service's others
     for claim in sorted(claims, key=lambda claim: (claim.rank, claim.order, claim.name)):
         holder, addresses = granted.get(claim.name, (claim.holder, set()))
         parents = _parents(claim.name, domain)
         others = {granted[parent][0] for parent in parents if parent in granted} | above.get(claim.name, set())
-        if holder != claim.holder or (claim.rank >= MAY_NOT_ENCROACH and others - {holder}):
+        if holder != claim.holder or claim.name in own or (claim.rank >= MAY_NOT_ENCROACH and others - {holder}):
             continue
         granted[claim.name] = (holder, addresses | {claim.address})
+        if claim.rank in (OWN, OWN_WITH_DOTS):
+            own.add(claim.name)
         for parent in parents:
             above.setdefault(parent, set()).add(holder)
         reverse.setdefault(claim.address, claim.name)
@@ -77,15 +81,17 @@ def _claims(container: Container, domain: str, routes: Collection[IPv4Network]) 
         return
     service, project = container.service, container.project
     of_service = bool(service and project and container.labels.get(ONE_OFF_LABEL) != "True")
-    holder = f"{project}/{service}" if of_service else container.name
+    # Services that differ by their case alone share a name, as replicas do: neither takes it from the other.
+    holder = f"{project}/{service}".lower() if of_service else container.name
     own = container.name.lower()
     # Docker tells names by their case, too: of those that differ in nothing else, the one in small letters comes first.
-    wanted = [(2 if "." in own else 0, f"{own != container.name} {container.name}", own)]
+    wanted = [(OWN_WITH_DOTS if "." in own else OWN, f"{own != container.name} {container.name}", own)]
     if of_service:
-        wanted.append((2 if "." in f"{service}{project}" else 1, holder, f"{service}.{project}".lower()))
-    wanted += [(3, holder, name) for name in _added(container.labels, domain)]
+        rank = SERVICE_WITH_DOTS if "." in f"{service}{project}" else SERVICE
+        wanted.append((rank, holder, f"{service}.{project}".lower()))
+    wanted += [(LABEL_ADDED, holder, name) for name in _added(container.labels, domain)]
     for rank, order, name in wanted:
-        if _is_name(name, domain):
+        if is_name(f"{name}.{domain}"):
             yield _Claim(rank, order, f"{name}.{domain}", holder, address)
 
 
@@ -104,12 +110,12 @@ def _added(labels: Mapping[str, str], domain: str) -> Sequence[str]:
         given = name.strip().lower()
         wanted.append(next((given.removesuffix(end) for end in ORBSTACK_DOMAINS if given.endswith(end)), given))
     relative = (name.removeprefix("*.").removesuffix(".").removesuffix(f".{domain}") for name in wanted)
-    return [name for name in dict.fromkeys(relative) if name != domain and _is_name(name, domain)][:MOST_NAMES]
+    return [name for name in dict.fromkeys(relative) if name != domain and is_name(f"{name}.{domain}")][:MOST_NAMES]
 
 
-def _is_name(name: str, domain: str) -> bool:
-    whole = len(name) + 1 + len(domain) <= MOST_CHARACTERS
-    return whole and all(LABEL.fullmatch(label) for label in name.split("."))
+def is_name(whole: str) -> bool:
+    """Whether a whole name can be asked for."""
+    return len(whole) <= MOST_CHARACTERS and all(LABEL.fullmatch(label) for label in whole.split("."))
 
 
 def _parents(name: str, domain: str) -> Sequence[str]:
