@@ -1,5 +1,6 @@
 """What there is on an engine, from what `docker inspect` prints. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
@@ -14,6 +15,7 @@ PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 SERVER_LABEL = "d4m-devkit.server"
+PORT = re.compile(r"([1-9][0-9]{0,4})/(tcp|udp|sctp)")
 JOINED = "container:"  # the network mode of a container that has joined another's network
 
 
@@ -54,7 +56,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         project=labels.get(PROJECT_LABEL),
         service=labels.get(SERVICE_LABEL),
         attachments=tuple(_attachments(other or found, known)),
-        ports=tuple(sorted(config.get("ExposedPorts") or {}, key=lambda port: (len(port), port))),
+        ports=tuple(_ports(config.get("ExposedPorts") or {})),
         folder=labels.get(FOLDER_LABEL),
         server=labels.get(SERVER_LABEL),
         id=found["Id"],
@@ -63,6 +65,14 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         labels=labels,
         published=tuple(_published(found)),
         shares=_name(other) if other else None,
+    )
+
+
+def _ports(written: Iterable[str]) -> list[str]:
+    """Those that are ports, in order: an image may expose anything, and the engine passes it on."""
+    matches = (PORT.fullmatch(port) for port in written)
+    return sorted(
+        (match[0] for match in matches if match and int(match[1]) < 65536), key=lambda port: (len(port), port)
     )
 
 
@@ -88,7 +98,7 @@ def _attachments(found: Inspected, known: Mapping[str, Network]) -> Iterable[Att
 
 def _published(found: Inspected) -> Iterable[PublishedPort]:
     bindings = (found.get("NetworkSettings") or {}).get("Ports") or {}
-    for port in sorted(bindings, key=lambda port: (len(port), port)):
+    for port in _ports(bindings):
         for binding in bindings[port] or []:
             if not binding["HostPort"]:  # as in a network whose containers are routed to
                 continue

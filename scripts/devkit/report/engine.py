@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from devkit import checks, proxy, reachability
+from devkit.errors import printable
 from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
 from devkit.host import OperatingSystem
 from devkit.material.expiry import expiry_warnings
@@ -154,7 +155,7 @@ def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableT
         projects.setdefault(container.project or "", []).append(container)
     first = sorted(projects, key=lambda name: (not _opens(projects[name][0]), not name, natural(name)))
     of_none = "Without a project" if len(projects) > 1 else ""
-    headings = {name: f"Project {name}" if name else of_none for name in first}
+    headings = {name: f"Project {printable(name)}" if name else of_none for name in first}
     yield Fitting(_LAYOUTS, [Section(headings[name], list(_rows(projects[name]))) for name in first])
     yield ""
     reached = sum(any(place.reachability.reached for place in container.places) for container in containers)

@@ -63,8 +63,8 @@ class Fitting(Generic[Row]):
 
 def natural(name: str) -> tuple[str | int, ...]:
     """A key that sorts web-2 before web-10."""
-    parts = re.split("([0-9]+)", name.casefold())  # every second one is a number
-    return tuple(int(part) if number % 2 else part for number, part in enumerate(parts))
+    parts = re.split("0*([0-9]+)", name.casefold())  # every second one is a number, of which the longer is greater
+    return tuple(each for number, part in enumerate(parts) for each in ((len(part), part) if number % 2 else (part,)))
 
 
 def _total(widths: Sequence[int]) -> int:
