@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from devkit import reachability
 from devkit.addresses import contained
 from devkit.facts import Container, Session
-from devkit.names import Name, address_of
+from devkit.names import Name, address_of, is_name
 from devkit.reachability import HTTP_PORTS
 
 PORT_LABELS = ("d4m.port", "dev.orbstack.http-port")
@@ -190,7 +190,7 @@ Listening = Mapping[tuple[str, int], bool]  # what was found to accept connectio
 
 def addresses_of(known: Told, host: str) -> Sequence[str]:
     """The addresses behind what a client asked for: a name, whatever is below one, or an address; none if unknown."""
-    host = host.lower().rstrip(".")
+    host = _as_written(host)
     if host in known.by_address:
         return [host]
     name = _name_of(known, host)
@@ -199,13 +199,21 @@ def addresses_of(known: Told, host: str) -> Sequence[str]:
 
 def vouched_for(known: Told, host: str) -> str | None:
     """The name that a certificate for this host belongs to: the domain, or a name in it; None if there is none."""
-    host = host.lower().rstrip(".")
-    if not known.domain or "*" in host:
+    host = _as_written(host)
+    if not known.domain:
         return None
     return host if host == known.domain else _name_of(known, host)
 
 
+def _as_written(host: str) -> str:
+    """A host as names are written. What is not ASCII stays as it is: some of it has a small letter that is."""
+    return host.removesuffix(".").lower() if host.isascii() else host
+
+
 def _name_of(known: Told, host: str) -> str | None:
+    """The name that a host is, or is below."""
+    if not is_name(host):
+        return None
     labels = host.split(".")
     suffixes = (".".join(labels[number:]) for number in range(len(labels)))
     return next((suffix for suffix in suffixes if suffix in known.names), None)

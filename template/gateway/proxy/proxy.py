@@ -31,7 +31,7 @@ from aiohttp import web
 from devkit import proxy
 from devkit.facts import Session
 from devkit.vpn.openvpn.status import sessions_in
-from dnslib import QTYPE, RR, SRV, A, DNSRecord
+from dnslib import QTYPE, RR, SRV, A, DNSError, DNSRecord
 
 TOLD = Path("/run/names/containers.json")
 STATUS = Path("/run/vpn/status")
@@ -143,10 +143,11 @@ class Proxy:
 
     async def vouched_for(self, request: web.Request) -> web.Response:
         """Whether Caddy may sign for a name."""
-        host = request.query.get("domain", "").lower()
+        host = request.query.get("domain", "")
         name = proxy.vouched_for(self._known, host)
         if name is None:
             return web.Response(status=404)
+        host = host.lower()
         if host not in (name, *self._below):
             now = time.monotonic()
             self._below = {key: it for key, it in self._below.items() if now - it[1] < CERTIFICATE_SECONDS}
@@ -217,7 +218,7 @@ def _sessions() -> tuple[Session, ...] | None:
         if time.time() - STATUS.stat().st_mtime > STATUS_SECONDS:
             return None
         return sessions_in(STATUS.read_text().splitlines())
-    except (OSError, ValueError, IndexError):  # it is being written just now
+    except (OSError, ValueError):  # it is being written just now
         return None
 
 
@@ -229,7 +230,8 @@ class _Resolver(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._transport.sendto(self._served.resolve(data), addr)
+        with contextlib.suppress(DNSError):  # it is no question
+            self._transport.sendto(self._served.resolve(data), addr)
 
 
 async def serve() -> int:

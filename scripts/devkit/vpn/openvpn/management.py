@@ -16,9 +16,9 @@ from devkit.facts import Session
 from devkit.vpn.lane import Contest
 from devkit.vpn.openvpn.status import sessions_in
 
-LOGGED = re.compile(r"[0-9]+,[A-Z]*,")
+LOGGED = re.compile(r"(?P<time>[0-9]{1,15}),[A-Z]*,")
 SESSION_ENDED_BY_ANOTHER = re.compile(
-    r"(?P<time>[0-9]+),[A-Z]*,(\S+ )?MULTI: new connection by client '(?P<client>[^']+)' will cause previous"
+    rf"{LOGGED.pattern}(\S+ )?MULTI: new connection by client '(?P<client>[^']+)' will cause previous"
 )
 CONTEST_SECONDS = 180
 FEWEST_OF_A_CONTEST = 3
@@ -26,8 +26,11 @@ STILL_GOING_ON_SECONDS = 60  # two machines over UDP take half as long
 
 
 def sessions(inside: Sequence[str]) -> tuple[Session, ...]:
-    """The connected clients. Raises UserError when the server does not answer."""
-    return sessions_in(_ask(inside, "status 3"))
+    """The connected clients. Raises UserError when the server does not answer, or not with a status."""
+    try:
+        return sessions_in(_ask(inside, "status 3"))
+    except ValueError as error:
+        raise UserError(f"the server does not say who is connected ({error}): try again in a moment.") from error
 
 
 def contests(inside: Sequence[str]) -> tuple[Contest, ...]:
@@ -41,16 +44,17 @@ def contests_in(log: Sequence[str]) -> tuple[Contest, ...]:
     Over TCP one machine ends the other's connection about every second, over UDP about every half minute. A machine
     that lost its network and comes back ends its own, but not that often.
     """
-    times = [int(line.split(",")[0]) for line in log if LOGGED.match(line)]
+    times = [int(match["time"]) for line in log if (match := LOGGED.match(line))]
     ended: dict[str, list[int]] = {}
     for line in log:
         if match := SESSION_ENDED_BY_ANOTHER.match(line):
             ended.setdefault(match["client"], []).append(int(match["time"]))
     found = []
     for client, at in ended.items():
-        lately = [time for time in at if time > times[-1] - CONTEST_SECONDS]
-        if len(lately) >= FEWEST_OF_A_CONTEST and lately[-1] > times[-1] - STILL_GOING_ON_SECONDS:
-            found.append(Contest(client, len(lately), times[-1] - lately[0]))
+        # What is later than the last line is of before the clock was put back.
+        lately = [time for time in at if times[-1] - CONTEST_SECONDS < time <= times[-1]]
+        if len(lately) >= FEWEST_OF_A_CONTEST and max(lately) > times[-1] - STILL_GOING_ON_SECONDS:
+            found.append(Contest(client, len(lately), times[-1] - min(lately)))
     return tuple(found)
 
 
