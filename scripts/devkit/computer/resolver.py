@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
+from devkit.addresses import contained
 from devkit.computer import linux, macos, windows
 from devkit.computer.files import Places, install_files, remove_files
 from devkit.computer.model import Command, Computer, Step
@@ -12,8 +13,11 @@ from devkit.errors import UserError
 # At least two labels: what a profile may send into the tunnel is a domain of somebody's, not all of `com`.
 DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
-# The reverse zones of so many addresses that most are somebody else's: only 10.0.0.0/8 is private as a whole.
-WIDE_ZONE = re.compile(r"(?!10\.)([0-9]+\.)?in-addr\.arpa|ip6\.arpa")
+# The reverse zones of so many addresses that most are somebody else's: only 10.0.0.0/8 is private as a whole. And
+# those of IPv6, which the VPN does not carry.
+WIDE_ZONE = re.compile(r"(?!10\.)([0-9]+\.)?in-addr\.arpa|(.*\.)?ip6\.arpa")
+# What is not private is somebody else's, and what is of these goes nowhere (RFC 1122, 3.2.1.3; RFC 1112, 4).
+NOBODYS = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
 
 REMOVE = "Leave this computer's names as they were"
 FILES: dict[str, Places] = {"macOS": macos.PLACES, "Linux": linux.PLACES}
@@ -35,7 +39,7 @@ def install(computer: Computer, address: IPv4Address, domains: Sequence[str]) ->
 
 def refuse(address: IPv4Address, domains: Sequence[str]) -> None:
     """Raise UserError when what a profile says of names is nothing that a VPN of ours says."""
-    if address.is_global or address.is_loopback or address.is_unspecified or address.is_link_local:
+    if address.is_global or address.is_loopback or address.is_link_local or contained(address, NOBODYS):
         raise UserError(f"the profile sends names to {address}, which is no address within a VPN: ask who made it.")
     for domain in domains:
         if not DOMAIN.fullmatch(domain) or WIDE_ZONE.fullmatch(domain):

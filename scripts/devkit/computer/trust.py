@@ -28,8 +28,9 @@ def root(pem: str, domains: Sequence[str], now: datetime) -> Root:
     if len(CERTIFICATE.findall(pem)) != 1:
         raise UserError("the profile's CA for HTTPS is none of ours (not one certificate): ask who made it.")
     try:
-        certificate = x509.load_certificate(pem.encode())
-        domain, name = https.domain(certificate), common_name(certificate)
+        with x509.damage_as_value_error():
+            certificate = x509.load_certificate(pem.encode())
+            domain, name = https.domain(certificate), common_name(certificate)
     except (ValueError, DuplicateExtension, UnsupportedGeneralNameType) as error:
         raise UserError(f"the profile's CA for HTTPS is none of ours ({error}): ask who made it.") from error
     if not NAME.fullmatch(name):
@@ -56,8 +57,9 @@ def ours(listing: str) -> Iterator[tuple[str, str]]:
     """Those of the certificates in a text that are a root of ours, by their names: each name and PEM."""
     for pem in CERTIFICATE.findall(listing):
         try:
-            certificate = load_pem_x509_certificate(pem.encode())
-            name = common_name(certificate)
+            with x509.damage_as_value_error():
+                certificate = load_pem_x509_certificate(pem.encode())
+                name = common_name(certificate)
         except ValueError:
             continue
         if NAME.fullmatch(name):

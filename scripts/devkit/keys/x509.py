@@ -4,6 +4,7 @@ Pure: nothing here touches a file. Certificates follow RFC 5280; times are UTC, 
 """
 
 import secrets
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def load_certificate(
 
     Raises ValueError when it is damaged, or signed by somebody else and not among the revoked serial numbers.
     """
-    with _damage_as_value_error():
+    with damage_as_value_error():
         certificate = x509.load_pem_x509_certificate(pem)
         if certificate.serial_number in revoked:
             return certificate
@@ -84,7 +85,7 @@ def load_credential(certificate: x509.Certificate, key_pem: bytes) -> Credential
 
     Raises ValueError when it is damaged or does not belong to the certificate.
     """
-    with _damage_as_value_error():
+    with damage_as_value_error():
         key = load_pem_private_key(key_pem, password=None)
         if not isinstance(key, PrivateKey) or key.public_key() != certificate.public_key():
             raise ValueError("the private key does not belong to the certificate")
@@ -93,7 +94,7 @@ def load_credential(certificate: x509.Certificate, key_pem: bytes) -> Credential
 
 def load_crl(pem: bytes, ca: x509.Certificate) -> x509.CertificateRevocationList:
     """Read back what `new_crl` made. Raises ValueError when it is damaged, or signed by somebody else."""
-    with _damage_as_value_error():
+    with damage_as_value_error():
         crl = x509.load_pem_x509_crl(pem)
         if not crl.is_signature_valid(ca.public_key()):  # type: ignore[arg-type]  # a CA's key signs
             raise ValueError("its signature is wrong")
@@ -101,10 +102,13 @@ def load_crl(pem: bytes, ca: x509.Certificate) -> x509.CertificateRevocationList
 
 
 @contextmanager
-def _damage_as_value_error() -> Iterator[None]:
+def damage_as_value_error() -> Iterator[None]:
+    """Raise ValueError for whatever a damaged certificate or key makes cryptography raise, or only warn of."""
     try:
-        yield
-    except (TypeError, InternalError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+    except (TypeError, InternalError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion, Warning) as error:
         raise ValueError(f"it is damaged: {error}") from error
 
 

@@ -13,6 +13,7 @@ from devkit.answers import Answers
 from devkit.errors import UserError
 from devkit.files import has_mode, points
 from devkit.keys.model import Client, Generation
+from devkit.keys.x509 import damage_as_value_error
 from devkit.layout import Layout
 from devkit.material import contents, reading, store
 
@@ -143,4 +144,5 @@ def server_serial_numbers(project: Path) -> Sequence[str]:
 
 def serial_number(certificate: bytes) -> str:
     """That of a certificate (PEM), in hexadecimal. Raises ValueError when it is damaged."""
-    return f"{load_pem_x509_certificate(certificate).serial_number:x}"
+    with damage_as_value_error():
+        return f"{load_pem_x509_certificate(certificate).serial_number:x}"
