@@ -93,7 +93,7 @@ def redrawn() -> Iterator[Callable[[RenderableType], None]]:
 
 def messages() -> Console:
     """Where progress, warnings and errors go."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # a file's name may be :key:
 
 
 def warn(sentences: Iterable[str]) -> None:
