@@ -52,7 +52,7 @@ screenshots: packages .venv/ready
 	$(BIN)/python -m tests.screenshots
 
 clean:
-	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .lab .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 packages:
 	@sh tests/docker_desktop/install.sh
