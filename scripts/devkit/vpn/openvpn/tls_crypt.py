@@ -1,4 +1,4 @@
-"""OpenVPN's tls-crypt-v2 keys: they hide and protect the handshake, one key per client.
+"""OpenVPN's tls-crypt-v2: keys that hide and protect the handshake, one per client, and what they do to a packet.
 
 The formats are those of OpenVPN's doc/tls-crypt-v2.txt.
 """
@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 import struct
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -21,6 +22,44 @@ _TAG_BYTES = 32
 _LENGTH_BYTES = 2
 _KEY_BYTES = 256
 _SERVER_KEY_BYTES = 128
+
+
+@dataclass(frozen=True)
+class Seal:
+    """One direction's pair of keys. A sealed text is a tag over itself and what stands in the clear, and a cipher."""
+
+    encryption_key: bytes
+    authentication_key: bytes
+
+    @classmethod
+    def from_half(cls, half: bytes) -> "Seal":
+        """Out of 128 bytes, which have room for larger ciphers."""
+        return cls(half[:32], half[64:96])
+
+    def close(self, clear: bytes, plain: bytes) -> bytes:
+        """Encrypt `plain`, and protect both."""
+        tag = hmac.digest(self.authentication_key, clear + plain, hashlib.sha256)
+        encryptor = Cipher(AES(self.encryption_key), CTR(tag[:16])).encryptor()
+        return tag + encryptor.update(plain) + encryptor.finalize()
+
+    def open(self, clear: bytes, sealed: bytes) -> bytes | None:
+        """What `close` was given, or None when these keys have not made it."""
+        tag, encrypted = sealed[:_TAG_BYTES], sealed[_TAG_BYTES:]
+        if len(tag) < _TAG_BYTES:
+            return None
+        decryptor = Cipher(AES(self.encryption_key), CTR(tag[:16])).decryptor()
+        plain = decryptor.update(encrypted) + decryptor.finalize()
+        expected = hmac.digest(self.authentication_key, clear + plain, hashlib.sha256)
+        return plain if hmac.compare_digest(expected, tag) else None
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """What a client has: how it and the server seal packets, and both keys as the server wrapped them."""
+
+    from_client: Seal
+    from_server: Seal
+    wrapped: bytes
 
 
 def new_server_key() -> bytes:
@@ -41,23 +80,14 @@ def accepts(server_key: bytes, client_key: bytes) -> bool:
 
     Raises ValueError when the server's is damaged.
     """
-    encryption_key, authentication_key = _halves(server_key)
+    seal = Seal.from_half(_unpem(_SERVER_LABEL, server_key))
     try:
         data = _unpem(_CLIENT_LABEL, client_key)
     except ValueError:
         return False
-    key, tag, encrypted, length = (
-        data[:_KEY_BYTES],
-        data[_KEY_BYTES : _KEY_BYTES + _TAG_BYTES],
-        data[_KEY_BYTES + _TAG_BYTES : -_LENGTH_BYTES],
-        data[-_LENGTH_BYTES:],
-    )
-    if len(encrypted) < _KEY_BYTES:
-        return False
-    decryptor = Cipher(AES(encryption_key), CTR(tag[:16])).decryptor()
-    wrapped = decryptor.update(encrypted) + decryptor.finalize()
-    expected = hmac.digest(authentication_key, length + wrapped, hashlib.sha256)
-    return hmac.compare_digest(expected, tag) and wrapped.startswith(key)
+    key, sealed, length = data[:_KEY_BYTES], data[_KEY_BYTES:-_LENGTH_BYTES], data[-_LENGTH_BYTES:]
+    wrapped = seal.open(length, sealed)
+    return wrapped is not None and len(key) == _KEY_BYTES and wrapped.startswith(key)
 
 
 def new_client_key(server_key: bytes, now: datetime) -> bytes:
@@ -65,20 +95,21 @@ def new_client_key(server_key: bytes, now: datetime) -> bytes:
 
     Raises ValueError when the server's key is damaged.
     """
-    encryption_key, authentication_key = _halves(server_key)
+    seal = Seal.from_half(_unpem(_SERVER_LABEL, server_key))
     key = secrets.token_bytes(_KEY_BYTES)
     metadata = struct.pack(">Bq", _METADATA_TIMESTAMP, int(now.timestamp()))
     length = struct.pack(">H", _TAG_BYTES + len(key) + len(metadata) + _LENGTH_BYTES)
-    tag = hmac.digest(authentication_key, length + key + metadata, hashlib.sha256)
-    encryptor = Cipher(AES(encryption_key), CTR(tag[:16])).encryptor()
-    wrapped = tag + encryptor.update(key + metadata) + encryptor.finalize() + length
-    return _pem(_CLIENT_LABEL, key + wrapped)
+    return _pem(_CLIENT_LABEL, key + seal.close(length, key + metadata) + length)
 
 
-def _halves(server_key: bytes) -> tuple[bytes, bytes]:
-    """The part of a server's key that encrypts, and the part that authenticates."""
-    server = _unpem(_SERVER_LABEL, server_key)
-    return server[:32], server[64:96]
+def parse_client_key(pem: bytes) -> ClientKey:
+    """The key as `new_client_key` gave it. Raises ValueError when it is damaged."""
+    data = _unpem(_CLIENT_LABEL, pem)
+    key, wrapped = data[:_KEY_BYTES], data[_KEY_BYTES:]
+    if len(wrapped) < _TAG_BYTES + _KEY_BYTES + _LENGTH_BYTES or int.from_bytes(wrapped[-2:], "big") != len(wrapped):
+        raise ValueError(f"this is no {_CLIENT_LABEL}")
+    half = _KEY_BYTES // 2
+    return ClientKey(from_client=Seal.from_half(key[half:]), from_server=Seal.from_half(key[:half]), wrapped=wrapped)
 
 
 def _pem(label: str, data: bytes) -> bytes:
