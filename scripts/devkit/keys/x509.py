@@ -80,6 +80,12 @@ def load_certificate(
         return certificate
 
 
+def load_certificates(pem: bytes) -> Sequence[x509.Certificate]:
+    """The certificates of a bundle, whoever signed them. Raises ValueError when there is none, or one is damaged."""
+    with _damage_as_value_error():
+        return x509.load_pem_x509_certificates(pem)
+
+
 def load_credential(certificate: x509.Certificate, key_pem: bytes) -> Credential:
     """Read back `Credential.key_pem`.
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from devkit.answers import Answers
 from devkit.facts import Session
@@ -31,6 +31,41 @@ class Contest:
     client: str
     times: int
     seconds: int
+
+
+@dataclass(frozen=True)
+class ProfileFacts:
+    """What a profile says of its client and of the way to its server."""
+
+    client: str
+    serial_number: int
+    expiry: datetime
+    authority_expiry: datetime  # of the CA that lasts longest: afterwards the client trusts no server
+    host: str
+    port: int
+    protocol: Literal["tcp", "udp"]
+    routes: tuple[IPv4Network, ...]
+    mtu: int
+
+
+Stage = Literal["name", "port", "answer", "server", "client", "passed"]
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """How far a client comes with the server that a profile names, and why no further.
+
+    The stage is the one that it did not pass:
+    name    the host's name has no address
+    port    nobody listens there; over UDP it may also be that the server does not know the profile's key
+    answer  somebody listens who is not the server, or it does not know the profile's key
+    server  the server's certificate is not the one that the profile trusts
+    client  the server does not accept the client's certificate
+    passed  all is well so far; that it refuses a client by its name, a server says only once a session would begin
+    """
+
+    stage: Stage
+    said: str = ""  # in a few words, such as "connection refused" or "certificate has expired"
 
 
 @dataclass(frozen=True)
@@ -60,6 +95,8 @@ class Lane:
     bundle_suffixes: Sequence[str]  # the same for folders that hold a profile for some app
     opening_steps: Callable[[str, OperatingSystem], Sequence[str]]  # how apps open a profile, by its path
     names: Callable[[str], Names | None]  # what a profile's text says of names
+    facts: Callable[[str], ProfileFacts]  # what it says of the rest
+    handshake: Callable[[str], Handshake]  # try its server for seconds, and disturb no session
 
     sessions: Callable[[Inside], tuple[Session, ...]]
     contests: Callable[[Inside], tuple[Contest, ...]]

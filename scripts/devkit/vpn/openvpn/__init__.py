@@ -7,7 +7,7 @@ from devkit.answers import CLIENT_NAME
 from devkit.files import READABLE, File
 from devkit.keys.model import Generation
 from devkit.vpn.lane import Lane
-from devkit.vpn.openvpn import management, profile, tls_crypt
+from devkit.vpn.openvpn import handshake, management, profile, reading, tls_crypt
 from devkit.vpn.openvpn.profile import NAME
 
 ADMITTED = PurePosixPath("ccd")  # client-config-dir: with ccd-exclusive the server refuses clients without a file there
@@ -44,6 +44,8 @@ OPENVPN = Lane(
     bundle_suffixes=(".tblk",),
     opening_steps=profile.opening_steps,
     names=profile.names,
+    facts=reading.facts,
+    handshake=handshake.handshake,
     sessions=management.sessions,
     contests=management.contests,
     end_sessions=management.end_sessions,
