@@ -1,6 +1,7 @@
 """A project that is up in a lab, and a stock OpenVPN client on the Mac."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,11 @@ def in_client_programs(mac: Mac) -> list[str]:
     root = client_programs()
     mounts = f"mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && mount --bind {mac.home} {root}/mnt"
     return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec chroot {root} "$@"', "-"]
+
+
+def patience(seconds: float) -> float:
+    """So many seconds of an idle machine's: where others work beside, what waits for a processor takes longer."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPOSITORY, copy_project
 from tests.docker_desktop import BALANCER_IMAGE, Engine, Mac
 from tests.kubernetes.lab_cluster import CLUSTER_ROUTES, NAMESPACE, Cluster, cluster
-from tests.vpn import connected, eventually, start_client
+from tests.vpn import connected, eventually, patience, start_client
 
 DONE = "Initialization Sequence Completed"
 # Seconds from when the new pod is ready; how long it takes to be so is the machine's affair. The profile gives up a
@@ -55,7 +55,7 @@ def test_client_is_soon_back_behind_a_forwarder_that_accepts_early(one: Cluster,
         client.wait_for(DONE, times=2, seconds=90)
         took = time.monotonic() - ready
         print(f"{project.name}, forwarder: back after {took:.1f} s")
-        assert took < SOON, client.said()
+        assert took < patience(SOON), client.said()
 
 
 def test_client_is_soon_back_without_a_forwarder(one: Cluster, project: Path) -> None:
@@ -78,7 +78,7 @@ def test_client_is_soon_back_without_a_forwarder(one: Cluster, project: Path) ->
     print(f"{project.name}, direct: back after {took:.1f} s")
     log = said()
     one.mac.run("docker", "rm", "--force", "client")
-    assert took < SOON, log
+    assert took < patience(SOON), log
 
 
 def test_network_with_a_delay_of_a_second_each_way(engine: Engine, one: Cluster, project: Path) -> None:

@@ -431,7 +431,7 @@ def remove_lab(folder: Path) -> None:
 
 def _remove_when_empty(group: Path) -> None:
     """Remove a control group, whose last processes may still be ending."""
-    for _ in range(100):
+    for _ in range(600):
         with suppress(OSError):
             group.rmdir()
             return

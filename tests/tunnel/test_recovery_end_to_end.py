@@ -16,9 +16,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.docker_desktop import WEB_IMAGE, Engine, Mac
-from tests.vpn import Client, connected, eventually, place, up
+from tests.vpn import Client, connected, eventually, patience, place, up
 
 SOON = 15.0
+TRIES = 3
 PATIENCE = 60.0  # how long it is watched, to say how long it took
 STEADY = 2.0  # what flows for so long, flows
 STALE = 1.5  # so old, the last answer says nothing about now
@@ -273,18 +274,26 @@ def flows_since(fetched: Iterator[Fetch]) -> tuple[float, float] | None:
     return None if first is None else (first, last)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_traffic_flows_again_unaided(site: Site, table: list[tuple[str, str, str, str]], fault: Fault) -> None:
+def inject(site: Site, fault: Fault) -> tuple[float | None, list[Fetch]]:
+    """Break something; how long it took from then until all flowed again, if it did, and what was fetched meanwhile."""
     assert seconds_until_all_flow(site, steady=1) is not None, "it did not flow before"
     begun = time.monotonic()
     try:
         fault.inject(site)
-        took = seconds_until_all_flow(site)
-        fetched = site.fetched(begun)
+        return seconds_until_all_flow(site), site.fetched(begun)
     finally:
         fault.undo(site)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_traffic_flows_again_unaided(site: Site, table: list[tuple[str, str, str, str]], fault: Fault) -> None:
+    took, fetched = inject(site, fault)
+    for _ in range(TRIES):  # on a busy machine the attempts are few, and all may come before or after
+        if fault.brief or any(one.wrong for one in fetched):
+            break
+        took, fetched = inject(site, fault)
     lost = [one for one in fetched if one.wrong]
     table.append((fault.name, fault.how, "never" if took is None else f"{took:.1f}", f"{len(lost)} of {len(fetched)}"))
     assert lost or fault.brief, "it broke nothing"
     assert took is not None, lost[-5:]
-    assert took < SOON, lost[-5:]
+    assert took < patience(SOON), lost[-5:]
