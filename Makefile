@@ -15,7 +15,7 @@ demo-stop: .venv/ready
 
 # What needs neither root nor Debian nor an engine: Python, git and openssl.
 unit: .venv/unit
-	$(BIN)/pytest --numprocesses auto -m "not further" tests/unit
+	$(BIN)/pytest --numprocesses auto -m "not further and not long" tests/unit
 
 test: lint
 	$(PYTEST) -m "not further"

@@ -43,6 +43,11 @@ def contained(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
     return any(address in network for network in networks)
 
 
+def first_host(network: IPv4Network) -> IPv4Address:
+    """The first address in a network that a host may have."""
+    return next(iter(network.hosts()))
+
+
 def reverse_zones(routes: Iterable[IPv4Network]) -> Sequence[str]:
     """The zones of reverse look-ups that hold exactly these networks (RFC 1035, section 3.5), each once.
 

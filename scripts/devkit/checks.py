@@ -1,15 +1,15 @@
 """What must hold before anything is started, as values. No check reads the clock, asks anything, or prints."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from devkit.addresses import ANY_ADDRESS, overlap, within
 from devkit.answers import CHANGE_ANSWER, Answers, address_to_listen_on, is_host
 from devkit.errors import UserError
-from devkit.facts import ClusterEndpoint, Engine
+from devkit.facts import PAUSED, ClusterEndpoint, Condition, Engine, Part, Session
 from devkit.host import Interface
 from devkit.keys.model import Generation
 from devkit.material.expiry import expiries
@@ -17,19 +17,26 @@ from devkit.material.expiry import expiries
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 FREE_NODE_PORT = 31194  # most likely
 OTHER_PORT = f"free it, or choose another with `{CHANGE_ANSWER} vpn_port=NUMBER`"
+MOST_LISTED = 8
+HEALTH = ("services", "connected", "from here", "forwarding")
+OF_THE_SERVER = ("services", "forwarding")  # what holds without any client
 EVERYWHERE = {str(ANY_ADDRESS), "*", "[::]"}
 
-Verdict = Literal["passed", "failed"]
+Verdict = Literal["passed", "failed", "not checked"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was checked, the verdict, what was seen and, where it failed, what to do."""
+    """What was checked, the verdict, what was seen and, where it failed, what to do.
+
+    `fix` is a command that does it, where one can and nothing is lost by it.
+    """
 
     name: str
     verdict: Verdict
     evidence: str
     mend: str = ""
+    fix: str = ""
 
     @property
     def sentence(self) -> str:
@@ -47,6 +54,87 @@ def require(found: Iterable[Check]) -> None:
     for one in found:
         if one.verdict == "failed":
             raise UserError(one.sentence)
+
+
+def not_checked(name: str, reason: str) -> Check:
+    """A check that could not be made."""
+    return Check(name, "not checked", reason)
+
+
+def parts(found: Sequence[Part], up: str) -> Check:
+    """All that has to run runs. `up` is the command that brings it up."""
+    troubled = [part for part in found if part.trouble]
+    said = "; ".join(f"{part.name} is {part.trouble}" for part in troubled)
+    paused = [part.name for part in troubled if part.trouble == PAUSED]
+    fix = f"docker compose unpause {' '.join(paused)}" if paused else up
+    return mended_by(
+        fix, check("services", said or None, f"mend it with `{fix}`", f"{listed(part.name for part in found)} work")
+    )
+
+
+def connected(condition: Condition, profile: str | None) -> Check:
+    """At least one client is connected; `profile` is the path of the first client's."""
+    if condition.sessions is None:
+        return not_checked("connected", condition.reason)
+    clients = dict.fromkeys(session.client for session in condition.sessions)
+    mend = f"open {profile or 'a profile'} in the VPN app, and connect"
+    return check("connected", None if clients else "no client is connected", mend, listed(clients))
+
+
+def way_here(
+    answers: Answers,
+    ways: Mapping[IPv4Address, Interface | None],
+    bridges: Collection[str],
+    sessions: Sequence[Session] | None,
+) -> Check:
+    """What is for the routes goes into the tunnel from this computer; `ways` are by addresses in the routes.
+
+    `bridges` are devices of this computer's own engine, for which it needs no tunnel; `sessions` are the server's, or
+    None where it was not asked.
+    """
+    through = {address: way for address, way in ways.items() if way and way.address.ip in answers.vpn_subnet}
+    direct = {address for address, way in ways.items() if way and way.name in bridges}
+    astray = [address for address in ways if address not in through and address not in direct]
+    if astray and not through and sessions is not None and not sessions:
+        return not_checked("from here", "no client is connected")
+    if not astray:
+        by = listed(dict.fromkeys(way.name for way in through.values())) or "the engine's own bridges"
+        return Check("from here", "passed", f"what is for the routes goes through {by}")
+    if not through:
+        problem = "this computer is not connected" + (", while others are" if sessions else "")
+        return Check("from here", "failed", problem, "open the profile in the VPN app, and connect")
+    way = ways[astray[0]]
+    by = f"leaves this computer by {way.name} ({way.address})" if way else "has no way from this computer"
+    others = f", as {len(astray) - 1} more do" if astray[1:] else ""
+    problem = f"what is for {astray[0]} {by} and not through the VPN{others}"
+    return Check("from here", "failed", problem, f"see what is in the way with `./scripts/doctor.py {astray[0]}`")
+
+
+def forwarding(networks: Mapping[str, Collection[IPv4Address]], condition: Condition) -> Check:
+    """What the server sends arrives; `networks` are by name, with the addresses in each."""
+    answers = condition.answers
+    if answers is None:
+        return not_checked("forwarding", condition.reason)
+    tried = {
+        name: found for name, all_ in networks.items() if (found := [answers[one] for one in all_ if one in answers])
+    }
+    if not tried:
+        return not_checked("forwarding", "nothing runs yet that could answer")
+    silent = [name for name, found in tried.items() if not any(found)]
+    problem = f"nothing in {listed(silent)} answers the server" if silent else None
+    return check("forwarding", problem, "see what stops it with `./scripts/doctor.py`", f"{listed(tried)} answered")
+
+
+def mended_by(command: str, one: Check) -> Check:
+    """The same, with the command that mends it if it has failed."""
+    return replace(one, fix=command) if one.verdict == "failed" else one
+
+
+def listed(names: Iterable[str]) -> str:
+    """A few names in words."""
+    all_ = list(names)
+    shown = all_ if len(all_) <= MOST_LISTED else [*all_[: MOST_LISTED - 1], f"{len(all_) - MOST_LISTED + 1} more"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def server_certificate(generation: Generation, now: datetime) -> Check:

@@ -15,11 +15,13 @@ from rich.live import Live
 from rich.text import Text
 
 from devkit.answers import Answers
+from devkit.checks import Check
 from devkit.errors import UserError
 from devkit.layout import Layout
 from devkit.sites.choice import choose
 from devkit.sites.site import Site, Step
 
+NOT_AS_IT_SHOULD_BE = 3  # the exit code where something that should work does not
 WIDE = 1000  # more than any line has: what a program reads is not folded
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFLICT_MARKER = re.compile(rb"(<{7}|={7}|>{7})(\s|\Z)")
@@ -139,6 +141,19 @@ def run(
         messages().print("error:", sentence(error), style="red", markup=False)
         return 1
     return code
+
+
+def agreed(question: str) -> bool:
+    """Ask at the terminal; whatever is no yes is a no."""
+    try:
+        return input(f"\n{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def code_of(health: Iterable[Check]) -> int:
+    """The exit code for checks that may have failed."""
+    return NOT_AS_IT_SHOULD_BE if any(one.verdict == "failed" for one in health) else 0
 
 
 def _is_for_a_cluster(options: argparse.Namespace) -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 
+PAUSED = "paused"  # what Docker calls a container whose processes are frozen
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -45,6 +47,15 @@ class Session:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Two machines that are one client at once: each connection ends the other's, so often within so many seconds."""
+
+    client: str
+    times: int
+    seconds: int
+
+
+@dataclass(frozen=True)
 class Attachment:
     """A container's place in a network; no address where the driver gives none (host, none).
 
@@ -73,7 +84,8 @@ class Container:
 
     Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
     `state` is as Docker says it (running, paused, restarting); `health` is None where nothing checks it, else starting,
-    healthy or unhealthy. `shares` is the name of the container whose network it has joined, which has its addresses.
+    healthy or unhealthy. `restarts` counts those by itself. `shares` is the name of the container whose network it has
+    joined, which has its addresses.
     """
 
     name: str
@@ -90,6 +102,68 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     published: tuple[PublishedPort, ...] = ()
     shares: str | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the devkit that has to run: a service of compose.yaml, or a pod of the chart.
+
+    `trouble` says what keeps it from its work, in a few words; None where nothing does.
+    """
+
+    name: str
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """An address that the server is to reach, and the TCP ports to try, one after the other, until one answers."""
+
+    address: IPv4Address
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the VPN is doing, as seen just now.
+
+    `answers` says of each target whether it answered the server, be it by a refusal. What could not be asked is None,
+    and `reason` says why.
+    """
+
+    parts: tuple[Part, ...]
+    answers: Mapping[IPv4Address, bool] | None = field(default=None, hash=False)
+    sessions: tuple[Session, ...] | None = None
+    contests: tuple[Contest, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What is known on the server's side of the way to a target, tried a moment ago.
+
+    `inside` is what the server's own namespace lacks, `rules` what the engine's packet filter lacks of ours; None where
+    that cannot be looked at. `answers` has each port that answered, and how: accepted or refused. `dropped` are rules
+    that dropped what was sent there. `echoes` has sizes of packets, in bytes, and whether one that may not be broken up
+    came back whole; the path may be known to take no more than `path_mtu`. `lost` are the rules that dropped those.
+    """
+
+    inside: tuple[str, ...] | None = None
+    rules: tuple[str, ...] | None = None
+    answers: Mapping[int, str] = field(default_factory=dict, hash=False)
+    dropped: tuple[str, ...] = ()
+    echoes: Mapping[int, bool] = field(default_factory=dict, hash=False)
+    path_mtu: int | None = None
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a program in a container listens for TCP connections; on loopback nobody else reaches it."""
+
+    port: int
+    loopback: bool
 
 
 @dataclass(frozen=True)

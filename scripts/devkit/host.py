@@ -3,14 +3,22 @@
 import errno
 import os
 import platform
+import shutil
 import socket
+import ssl
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
 import ifaddr
 
+from devkit.facts import Target
+
 ANSWER_SECONDS = 3
+MOST_AT_ONCE = 32
 
 OperatingSystem = Literal["macOS", "Windows", "Linux"]
 
@@ -49,16 +57,26 @@ def interfaces() -> tuple[Interface, ...]:
     return tuple(interface for interface in found if not interface.address.is_loopback)
 
 
+def ways(addresses: Iterable[IPv4Address]) -> Mapping[IPv4Address, Interface | None]:
+    """The interface by which this computer sends to each address, with its own address there; None where it cannot."""
+    own = {interface.address.ip: interface for interface in interfaces()}
+    return {address: own.get(source) if (source := _source(address)) else None for address in addresses}
+
+
 def interface_to(address: IPv4Address, network: IPv4Network) -> str | None:
     """The interface by which this computer reaches an address, if it has an address of its own in this network."""
+    way = ways([address])[address]
+    return way.name if way and way.address.ip in network else None
+
+
+def _source(address: IPv4Address) -> IPv4Address | None:
+    """The address of its own that this computer would send from; this sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((str(address), 53))  # sends nothing
+            probe.connect((str(address), 53))
         except OSError:
             return None
-        source = IPv4Address(probe.getsockname()[0])
-    names = (interface.name for interface in interfaces() if interface.address.ip == source and source in network)
-    return next(names, None)
+        return IPv4Address(probe.getsockname()[0])
 
 
 def resolve(name: str) -> frozenset[str]:
@@ -86,6 +104,53 @@ def accepts_tcp(name: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def answering(targets: Sequence[Target]) -> Mapping[IPv4Address, bool]:
+    """Whether each target answers this computer."""
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        answers = pool.map(lambda one: any(answers_tcp(one.address, port, 1) for port in one.ports), targets)
+        return dict(zip((target.address for target in targets), answers, strict=True))
+
+
+def answers_tcp(address: IPv4Address, port: int, seconds: float = ANSWER_SECONDS) -> bool:
+    """Whether there is an answer from there, be it a refusal."""
+    try:
+        socket.create_connection((str(address), port), timeout=seconds).close()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
+    return True
+
+
+def https_problem(name: str, address: IPv4Address, root: str) -> str | None:
+    """Why a page is not served there by HTTPS with a certificate for that name of that CA (PEM); None when it is."""
+    context = ssl.create_default_context(cadata=root)
+    request = f"HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    try:
+        with (
+            socket.create_connection((str(address), 443), timeout=ANSWER_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=name) as secure,
+        ):
+            secure.sendall(request.encode())
+            status = secure.recv(20).split()[1:2]
+    except OSError as error:
+        return str(error)
+    return None if status and status[0] < b"500" else f"status {b''.join(status).decode(errors='replace')}"
+
+
+def shadow(address: IPv4Address) -> str | None:
+    """The route that what is for an address takes, as Linux' `ip` prints it, unless it is a network of this computer's.
+
+    None on other systems.
+    """
+    if operating_system() != "Linux" or not shutil.which("ip"):
+        return None
+    run = subprocess.run(
+        ["ip", "-4", "route", "show", "match", f"{address}/32"], capture_output=True, text=True, check=False
+    )
+    routes = [line.strip() for line in run.stdout.splitlines() if not line.startswith("default")]
+    longest = max(routes, key=lambda line: int((line.split()[0] + "/32").split("/")[1]), default=None)
+    return longest.removesuffix(" linkdown") if longest and "proto kernel" not in longest else None
 
 
 def port_problem(address: IPv4Address, port: int, protocol: Literal["tcp", "udp"]) -> str | None:

@@ -65,6 +65,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         labels=labels,
         published=tuple(_published(found)),
         shares=_name(other) if other else None,
+        restarts=found.get("RestartCount") or 0,
     )
 
 

@@ -10,6 +10,8 @@
 # usage: firewall.sh          keep the rules; when stopped, take them away, unless the server is still there
 #        firewall.sh check    succeed if they were all there a moment ago
 #        firewall.sh remove   take them away; fail if that fails
+#        firewall.sh missing  print those of them that are not there
+#        firewall.sh drops    print how many packets each rule of this machine has dropped, and the rule
 # environment: VPN_PROTOCOL, tcp or udp; ROUTES, CIDRs with spaces between them; and which server it is:
 #   SERVER_HARDWARE_ADDRESS   under Compose, the one on the bridge d4m
 #   SERVER_NAME               in a cluster, where a name server knows the addresses of its pods
@@ -117,8 +119,14 @@ iptables_rules() {
     echo COMMIT
 }
 
+# Of a time when nothing led to the engine's chain; whoever restores the rules of that time brings it back.
+iptables_has_stray() { [ "$forward" != FORWARD ] && iptables -C FORWARD -j D4M 2> /dev/null; }
+
+iptables_remove_stray() { while iptables_has_stray; do iptables -D FORWARD -j D4M; done; }
+
 iptables_apply() {
     iptables_rules | "iptables-$backend-restore" --wait --noflush
+    iptables_remove_stray
     hooks | while read -r table hook; do
         # shellcheck disable=SC2086 # a rule is many words
         iptables -t "$table" -C $hook 2> /dev/null || iptables -t "$table" -I $hook
@@ -130,11 +138,13 @@ iptables_look() {
         # shellcheck disable=SC2086
         iptables -t "$table" -C $hook && iptables -t "$table" -S "${hook##* }" || echo missing
     done 2>&1
+    ! iptables_has_stray || echo stray
     iptables -S D4M-FROM 2>&1
     iptables -S D4M-TO 2>&1
 }
 
 iptables_remove() {
+    iptables_remove_stray
     hooks | while read -r table hook; do
         # shellcheck disable=SC2086
         while iptables -t "$table" -D $hook 2> /dev/null; do :; done
@@ -262,6 +272,7 @@ keep() {
             with_backend apply
             # Compared with how they looked when they were new: how a rule is printed is each backend's own affair.
             placed=$wanted looked=$(with_backend look)
+            case $looked in *missing*) looked="" ;; esac # it was taken away at once: not what it is to look like
         fi
         touch "$intact"
         sleep "$seconds" &
@@ -292,10 +303,48 @@ stop() {
     if [ -n "${SERVER_NAME:-}" ] || [ -z "$(ip link show master "$bridge" 2> /dev/null)" ]; then remove; fi
 }
 
+# What keeps the engine's packet filter from letting the server through, as far as it is ours.
+missing() {
+    choose_backend
+    if [ "$backend" = nftables ]; then
+        nft list table ip d4m > /dev/null 2>&1 || echo "table ip d4m"
+        nftables_accepted > /dev/null || echo "the accept in docker-bridges filter-FORWARD"
+        return
+    fi
+    hooks | while read -r table hook; do
+        # shellcheck disable=SC2086
+        iptables -t "$table" -C $hook 2> /dev/null || echo "iptables-$backend -t $table -I $hook"
+        iptables -t "$table" -S "${hook##* }" 2> /dev/null | grep -q -- -A || echo "what chain ${hook##* } of $table had"
+    done
+}
+
+# Whatever backend they are in: a rule drops what it sees, whether the engine looks there or not.
+drops() {
+    for backend in nft legacy; do
+        [ "$backend" != legacy ] || grep -qs filter /proc/net/ip_tables_names || continue # to look would load it
+        "iptables-$backend-save" --counters 2> /dev/null | awk -v backend="iptables-$backend" '
+            /^\*/ { table = substr($1, 2) }
+            /^:.* DROP / { split($3, count, /[^0-9]+/); print count[2], backend, "-t", table, "-P", substr($1, 2), "DROP" }
+            /-j (DROP|REJECT)/ { split($1, count, /[^0-9]+/); $1 = backend " -t " table; print count[2], $0 }
+        '
+    done
+    nft list ruleset 2> /dev/null | awk '
+        $1 == "table" { table = $2 " " $3; known = table ~ /^ip (filter|raw|nat|mangle|security)$/ } # from above
+        $1 == "chain" { chain = $2 }
+        !known && / (drop|reject)( |$)/ && match($0, /counter packets [0-9]+/) {
+            split(substr($0, RSTART, RLENGTH), count, " ")
+            sub(/^[ \t]+/, ""); gsub(/ counter packets [0-9]+ bytes [0-9]+/, "")
+            print count[3], "nft " table " " chain ": " $0
+        }
+    '
+}
+
 mac=${SERVER_HARDWARE_ADDRESS:-}
 case "${1:-keep}" in
     check) [ $(($(date +%s) - $(stat --format %Y "$intact"))) -lt 15 ] ;;
     remove) remove ;;
+    missing) missing ;;
+    drops) drops ;;
     keep)
         if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
             echo "this machine forwards no IPv4 (net.ipv4.ip_forward is 0), so clients would reach nothing: set it to 1." >&2

@@ -9,6 +9,7 @@
 #        network.sh redirect          keep bringing to the proxy what has no web server itself, as the file WANTED says,
 #                                     and put back what is wiped of the packet filter
 #        network.sh redirect check    succeed if that is so
+#        network.sh missing           print what the namespace should have, and has not
 # environment: VPN_PROTOCOL, tcp or udp; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them; DNS_DOMAIN, where a
 #   DNS shares the namespace
 #   in a cluster: POD_NAME; REPLICAS, how many pods share VPN_SUBNET, a /24
@@ -73,6 +74,16 @@ close_all_but_routes() {
     done
 }
 
+missing() {
+    ip -4 -oneline address show dev "$device" 2> /dev/null | grep -qF " $address/" || echo "the device $device"
+    for index in $(unforwarding); do echo "IPv4 forwarding of device $index"; done
+    iptables -t nat -C POSTROUTING -s "$VPN_SUBNET" ! -o "$device" -j MASQUERADE 2> /dev/null || echo "MASQUERADE"
+    for route in $ROUTES; do
+        iptables -C FORWARD -i "$device" ! -o "$device" -d "$route" -j ACCEPT 2> /dev/null || echo "the rule for $route"
+    done
+    iptables -C FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT 2> /dev/null || echo "the rule for replies"
+}
+
 redirections() {
     echo '*nat'
     echo ':D4M-PROXY - [0:0]'
@@ -91,7 +102,8 @@ redirect() {
     turn=0 placed=""
     while :; do
         now=$(version)
-        [ $((turn % 10)) != 0 ] || seen=$(rules) # that costs more than to look at the file
+        # That costs more than to look at the file. What was taken away at once, while it was placed, is missing still.
+        [ $((turn % 10)) != 0 ] || seen=$(rules && missing)
         if [ "$now" != "$(cat "$applied" 2> /dev/null)" ] || [ "$seen" != "$placed" ]; then
             close_all_but_routes
             redirections | "iptables-$backend-restore" --wait --noflush
@@ -152,6 +164,10 @@ if [ "$*" = "redirect check" ]; then
     exit
 fi
 choose_backend
+if [ "$*" = missing ]; then
+    missing
+    exit
+fi
 if [ "$*" = redirect ]; then
     rm -f "$applied" # of an earlier namespace
     redirect

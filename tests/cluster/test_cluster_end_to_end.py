@@ -85,13 +85,26 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     assert up.returncode == 0, up.stderr
     assert "Cluster       Kubernetes 1.37.0, 1 node (context stand-in)" in up.stdout
     assert "Service       LoadBalancer at localhost, port 1194" in up.stdout
-    assert "Pods          10.244.0.0/16: reached" in up.stdout
-    assert "Services      10.96.0.0/12: reached" in up.stdout
+    assert "Pods          10.244.0.0/16: in the routes" in up.stdout
+    assert "Services      10.96.0.0/12: in the routes" in up.stdout
     assert re.search(rf"Service +web +{service} +http://{service} +yes", up.stdout)
     assert re.search(rf"Pod +web +{pod} +http://{pod} +yes", up.stdout)
     assert "warning" not in up.stdout
+    with nothing_is_written(one):
+        said = run_script(one, project, "status")
+    assert said.returncode == 3
+    assert "problem: this computer is not connected: open the profile in the VPN app, and connect.\n" in said.stdout
+    assert said.stdout.count("  not checked\n") == 2
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         assert [fetch(mac, pod), fetch(mac, service)] == ["200", "200"]
+        with nothing_is_written(one):
+            said = run_script(one, project, "status")
+        assert said.returncode == 0, said.stdout
+        assert said.stdout.count("  yes\n") == 2
+        found = document(run_script(one, project, "doctor", "--json", f"http://{service}").stdout)
+        assert found["failed"] is None, found
+        found = document(run_script(one, project, "doctor", "--json", f"http://{pod}:81").stdout)
+        assert found["failed"] == "port"
 
     # Again, nothing restarts.
     uid = one.pod("devkit-0")["metadata"]["uid"]

@@ -90,7 +90,7 @@ def test_pipe_gets_whole_lines_without_colours(project: Path, engine: Path) -> N
     run = subprocess.run(
         command("status"), cwd=project, env=environment(engine), capture_output=True, text=True, check=False
     )
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 3, run.stderr  # as nobody is connected
     assert "\x1b" not in run.stdout
     assert re.search(rf"^{name}  shop_default  172\.18\.0\.2  https://web", run.stdout, re.MULTILINE)
 
@@ -160,9 +160,10 @@ def test_many_containers_take_the_scripts_little_longer_than_none(project: Path,
             holds(engine, "container", [server_of(project), *map(inspected, range(1, number + 1))])
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             said = subprocess.run(
-                command("status"), cwd=project, env=environment(engine), capture_output=True, text=True, check=True
+                command("status"), cwd=project, env=environment(engine), capture_output=True, text=True, check=False
             )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert said.returncode == 3, said.stderr  # as nobody is connected
             assert said.stdout.count("shop-web-") == number
             seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(taken[120]) < 1.3 * min(taken[0]), taken

@@ -188,6 +188,7 @@ def test_report_says_what_is_reached_and_why_the_rest_is_not(
             "address": "192.168.78.2",
             "reachable": False,
             "reason": "outside the routes",
+            "answered": False,
         }
     ]
     assert "engine's own addresses" in places["on-host"][0]["reason"]
@@ -214,6 +215,12 @@ def test_wiped_rules_come_back(mac: Mac, engine: Engine, client: Client, on_defa
     eventually(lambda: sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL))
     assert fetch(mac, on_default_bridge) == "200"
     engine.run("iptables-restore", "/run/before")  # with those that Docker does not place again
+
+
+def test_rule_of_a_time_when_nothing_led_to_the_engines_chain_is_taken_away(engine: Engine, client: Client) -> None:
+    engine.run("iptables", "-I", "FORWARD", "-j", "D4M")  # as whoever restores the rules of that time does
+    eventually(lambda: "-A FORWARD -j D4M" not in engine.run("iptables", "-S", "FORWARD").stdout)
+    eventually(lambda: sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL))
 
 
 def test_up_again_disturbs_no_client(mac: Mac, project: Path, client: Client, on_default_bridge: str) -> None:

@@ -85,7 +85,10 @@ def test_name_with_brackets_is_shown_as_it_is() -> None:
 
 
 def test_verdict_says_yes_only_of_what_is_reached() -> None:
-    assert (verdict(Reachability()).plain, verdict(Reachability()).style) == ("yes", "green")
+    found = verdict(Reachability(answered=True))
+    assert (found.plain, found.style) == ("yes", "green")
+    found = verdict(Reachability())
+    assert (found.plain, found.style) == ("not checked", "yellow")
     found = verdict(Reachability("outside the routes"))
     assert (found.plain, found.style) == ("no: outside the routes", "yellow")
 

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Network, IPv6Address, ip_address, ip_network
 
 import pytest
-from devkit.addresses import address_or_none, contained, ipv4_networks, overlap, routed, within
+from devkit.addresses import address_or_none, contained, first_host, ipv4_networks, overlap, routed, within
 
 
 def test_name_is_no_address() -> None:
@@ -49,3 +49,11 @@ def test_network_is_routed_where_the_routes_together_cover_it(routes: list[str],
 @pytest.mark.parametrize(("address", "there"), [("10.1.2.3", True), ("10.3.0.1", False), ("fd00::1", False)])
 def test_address_is_in_one_of_the_networks(address: str, there: bool) -> None:
     assert contained(ip_address(address), [ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")]) is there
+
+
+@pytest.mark.parametrize(
+    ("network", "first"),
+    [("172.16.0.0/12", "172.16.0.1"), ("10.0.0.0/31", "10.0.0.0"), ("192.168.7.9/32", "192.168.7.9")],
+)
+def test_every_network_has_an_address_to_send_to(network: str, first: str) -> None:
+    assert str(first_host(IPv4Network(network))) == first

@@ -53,6 +53,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.conftest import REPOSITORY
+from tests.unit.condition import well
 from tests.unit.made import DOCUMENT, NOW, answers, generation
 
 # On a busy machine the making of examples is slow now and then, which says nothing of them.
@@ -61,6 +62,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 settings.load_profile("bad input")
+pytestmark = pytest.mark.long
 
 DOMAIN = "d4m.internal"
 ROUTES = (IPv4Network("172.16.0.0/12"),)
@@ -451,7 +453,8 @@ def check_engine(engine: Sequence[Mapping[str, Any]], listening: proxy.Listening
     containers = found_on(engine)
     check_names(containers)
     check_proxy(containers, listening)
-    make_report(ACCESS, EngineFacts(ENGINE, containers))
+    facts = EngineFacts(ENGINE, containers)
+    make_report(ACCESS, facts, well(facts, ACCESS.answers), {})
 
 
 def check_names(containers: Sequence[Container]) -> None:
@@ -516,7 +519,8 @@ def reported(engine: Iterable[Mapping[str, Any]]) -> str:
     """The report, as it is printed."""
     containers, said = found_on(engine), io.StringIO()
     assert set(reachability.missed(containers, ROUTES)) <= {IPv4Network("192.168.9.0/24")}
-    report = make_report(ACCESS, EngineFacts(ENGINE, containers))
+    facts = EngineFacts(ENGINE, containers)
+    report = make_report(ACCESS, facts, well(facts, ACCESS.answers), {})
     Console(file=said, width=120).print(as_text(report, "Linux", REPOSITORY))
     return said.getvalue()
 

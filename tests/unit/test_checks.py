@@ -1,13 +1,13 @@
 """What must hold before anything is started."""
 
-from datetime import timedelta
-from ipaddress import IPv4Interface, IPv4Network
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from devkit import checks
 from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import ClusterEndpoint, Engine
+from devkit.facts import ClusterEndpoint, Condition, Engine, Part, Session
 from devkit.host import Interface
 
 from tests.unit.made import NOW, answers, generation
@@ -219,3 +219,71 @@ def test_packet_filter_that_nobody_knows_is_told_with_the_mend(backend: str) -> 
         f"this engine's packet filter, {backend!r}, is not one that the firewall knows, so it may let nothing through: "
         "start the engine with --firewall-backend=iptables or nftables.",
     )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- how the VPN does
+
+WEB, FAR = IPv4Address("172.17.0.2"), IPv4Address("192.168.7.9")
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+CONNECTED = (Session("alice", "192.0.2.9:4", "10.213.94.2", AT, 1),)
+
+
+def test_each_part_that_does_not_work_is_named_with_what_mends_it() -> None:
+    assert checks.parts([Part("vpn"), Part("dns")], "./scripts/up.py").evidence == "vpn and dns work"
+    found = checks.parts([Part("vpn"), Part("dns", "stopped"), Part("names", "missing")], "./scripts/up.py")
+    assert found.sentence == "dns is stopped; names is missing: mend it with `./scripts/up.py`."
+    assert found.fix == "./scripts/up.py"
+    found = checks.parts([Part("dns", "stopped"), Part("vpn", "paused")], "./scripts/up.py")
+    assert found.fix == "docker compose unpause vpn"  # first, as `up.py` would wait for it in vain
+
+
+def test_nobody_connected_is_a_failure_and_nobody_asked_is_none() -> None:
+    assert checks.connected(Condition((), {}, CONNECTED), "local/a.ovpn").evidence == "alice"
+    nobody = checks.connected(Condition((), {}, ()), "local/a.ovpn")
+    assert nobody.sentence == "no client is connected: open local/a.ovpn in the VPN app, and connect."
+    assert checks.connected(Condition((), reason="why"), None) == checks.not_checked("connected", "why")
+
+
+def way(name: str, address: str) -> Interface:
+    return interface(address, name)
+
+
+@pytest.mark.parametrize(
+    ("ways", "sessions", "verdict", "said"),
+    [
+        ({WEB: way("tun0", "10.213.94.2/24")}, CONNECTED, "passed", "through tun0"),
+        ({WEB: way("docker0", "172.17.0.1/16")}, (), "passed", "the engine's own bridges"),
+        ({WEB: way("en0", "192.0.2.7/24")}, (), "not checked", "no client is connected"),
+        ({WEB: way("en0", "192.0.2.7/24")}, None, "failed", "this computer is not connected"),
+        ({WEB: way("en0", "192.0.2.7/24")}, CONNECTED, "failed", "not connected, while others are"),
+        ({WEB: None}, CONNECTED, "failed", "not connected"),
+        ({WEB: way("tun0", "10.213.94.2/24"), FAR: None}, CONNECTED, "failed",
+         "what is for 192.168.7.9 has no way from this computer and not through the VPN"),
+        ({WEB: way("tun0", "10.213.94.2/24"), FAR: way("en0", "192.0.2.7/24")}, CONNECTED, "failed",
+         "what is for 192.168.7.9 leaves this computer by en0 (192.0.2.7/24) and not through the VPN"),
+    ],
+)  # fmt: skip
+def test_way_from_this_computer_is_through_the_tunnel_or_named(
+    ways: dict[IPv4Address, Interface | None], sessions: tuple[Session, ...] | None, verdict: str, said: str
+) -> None:
+    found = checks.way_here(answers(), ways, ["docker0"], sessions)
+    assert found.verdict == verdict
+    assert said in found.evidence
+
+
+def test_network_of_which_nothing_answers_is_named() -> None:
+    networks = {"bridge": [WEB], "lan": [FAR], "empty": []}
+    look = checks.forwarding
+    assert look(networks, Condition((), {WEB: True, FAR: True})).evidence == "bridge and lan answered"
+    found = look(networks, Condition((), {WEB: True, FAR: False}))
+    assert found.sentence == "nothing in lan answers the server: see what stops it with `./scripts/doctor.py`."
+    other = IPv4Address("192.168.7.10")
+    assert look({"lan": [FAR, other]}, Condition((), {FAR: False, other: True})).verdict == "passed"
+    assert look(networks, Condition((), reason="why")) == checks.not_checked("forwarding", "why")
+    assert look({}, Condition((), {})).verdict == "not checked"
+
+
+def test_names_are_listed_as_one_reads_them() -> None:
+    assert [checks.listed("abc"[:count]) for count in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert checks.listed(map(str, range(8))) == "0, 1, 2, 3, 4, 5, 6 and 7"
+    assert checks.listed(map(str, range(20))) == "0, 1, 2, 3, 4, 5, 6 and 13 more"

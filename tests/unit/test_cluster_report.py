@@ -16,6 +16,8 @@ from devkit.sites.kubernetes import pod_networks
 from devkit.sites.pods import restarts, states, waits_for
 from rich.console import Console
 
+from tests.unit.condition import well
+
 SERVICES = (IPv4Network("10.43.0.0/16"),)
 AT_HOME = ClusterEndpoint("LoadBalancer", ("localhost",), 1194, None)
 
@@ -32,7 +34,8 @@ def report_of(
     cluster = cluster or Cluster("k3s", "1.31.4+k3s1", (node("one"),), (IPv4Network("172.16.0.0/16"),), ())
     same_host = any(host.same(vpn_host, other) for other in endpoint.hosts)
     access = make_access(answers, first_profiles(project, answers), read_generation(project), datetime.now(UTC))
-    return make_report(access, ClusterFacts(cluster, endpoint, services, pods, same_host))
+    facts = ClusterFacts(cluster, endpoint, services, pods, same_host)
+    return make_report(access, facts, well(facts, answers), {}, "./scripts/up.py --kubernetes")
 
 
 def printed(report: ClusterReport) -> str:

@@ -25,7 +25,7 @@ END
 SERVER = """
 import sys
 heard = open(sys.argv[1], "a")
-assert sys.argv[2:] == ["nc", "-N", "-U", "/run/management"], sys.argv
+assert sys.argv[2:] == ["nc", "-N", "-w", "5", "-U", "/run/management"], sys.argv
 for line in sys.stdin:
     heard.write(line)
     print(STATUS if line == "status 3\\n" else ANSWER, end="", flush=True)

@@ -1,10 +1,34 @@
 """What is said to be reached, and why not."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from devkit.facts import Attachment, Container
-from devkit.reachability import UNKNOWN_FILTER, missed, of_address, of_attachment, urls
+from devkit.facts import (
+    Attachment,
+    Cluster,
+    ClusterEndpoint,
+    ClusterFacts,
+    Container,
+    Engine,
+    EngineFacts,
+    Pod,
+    Service,
+    Target,
+)
+from devkit.reachability import (
+    ANSWERED,
+    OUTSIDE,
+    REACHED,
+    SILENT,
+    UNKNOWN_FILTER,
+    as_seen,
+    missed,
+    of_address,
+    of_attachment,
+    targets,
+    urls,
+)
 
 ROUTES = [IPv4Network("172.16.0.0/12")]
 
@@ -75,3 +99,33 @@ def test_networks_that_no_route_reaches_are_named_once_and_in_order() -> None:
 )
 def test_browser_opens_the_ports_that_it_knows_and_no_other(port: str, url: str) -> None:
     assert urls("172.16.0.2", ("5432/tcp", port, "80/udp")) == (url,)
+
+
+def test_only_what_answered_is_said_to_have() -> None:
+    web, away = IPv4Address("172.17.0.2"), IPv4Address("192.168.7.9")
+    assert as_seen(REACHED, web, {web: True}) == ANSWERED
+    assert as_seen(REACHED, web, {web: False}) == SILENT
+    for answers in ({}, None, {away: True}):
+        assert as_seen(REACHED, web, answers) == REACHED
+        assert not as_seen(REACHED, web, answers).answered
+    assert as_seen(OUTSIDE, away, {away: True}) == OUTSIDE
+    assert as_seen(REACHED, None, {web: True}) == REACHED
+
+
+def test_server_tries_what_should_be_reached_first_at_a_port_where_nobody_listens() -> None:
+    engine = Engine("vm", "29", "Linux", "iptables", None)
+    places = (attachment("bridge", "172.17.0.2"), attachment("macvlan", "172.18.0.2"), attachment("bridge", "10.0.0.2"))
+    web = replace(container(*places), ports=("53/udp", "80/tcp", "443/tcp", "8080/tcp", "9090/tcp"))
+    assert targets(EngineFacts(engine, (web,)), ROUTES) == (Target(IPv4Address("172.17.0.2"), (9, 80, 443, 8080)),)
+    cluster = Cluster("k3s", "1.36.2", (), (), ())
+    endpoint = ClusterEndpoint("LoadBalancer", ("127.0.0.1",), 1194, None)
+    services = (
+        Service("shop", "web", IPv4Address("172.20.0.1"), ("80/tcp",)),
+        Service("shop", "dns", IPv4Address("172.20.0.2"), ("53/udp",)),  # it has no other port to try
+        Service("shop", "away", IPv4Address("10.96.0.2"), ("80/tcp",)),
+    )
+    pods = (Pod("shop", "web-0", IPv4Address("172.21.0.1"), ()),)
+    assert targets(ClusterFacts(cluster, endpoint, services, pods, True), ROUTES) == (
+        Target(IPv4Address("172.20.0.1"), (80,)),
+        Target(IPv4Address("172.21.0.1"), (9,)),
+    )

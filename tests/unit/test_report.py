@@ -18,13 +18,16 @@ from devkit.report.engine import EngineReport, as_text, make_report
 from devkit.vpn.openvpn.profile import opening_steps
 from rich.console import Console
 
+from tests.unit.condition import well
+
 NOW = datetime.now(UTC)
 
 
 def report(project: Path, engine: Engine, *containers: Container, now: datetime = NOW, **answers: Any) -> EngineReport:
     changed = replace(read_answers(project), **answers)
     access = make_access(changed, first_profiles(project, changed), read_generation(project), now)
-    return make_report(access, EngineFacts(engine, containers))
+    facts = EngineFacts(engine, containers)
+    return make_report(access, facts, well(facts, changed), {})
 
 
 def engine(firewall_backend: str = "iptables") -> Engine:
@@ -82,7 +85,9 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
         {
             "name": "one",
             "image": "image",
-            "addresses": [{"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None}],
+            "addresses": [
+                {"network": "net", "address": "172.30.0.5", "reachable": True, "reason": None, "answered": True}
+            ],
             "ports": ["80/tcp", "5432/tcp"],
             "urls": ["http://172.30.0.5"],
             "project": "shop",
@@ -97,7 +102,13 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
             "name": "two",
             "image": "image",
             "addresses": [
-                {"network": "net", "address": "192.168.9.5", "reachable": False, "reason": "outside the routes"}
+                {
+                    "network": "net",
+                    "address": "192.168.9.5",
+                    "reachable": False,
+                    "reason": "outside the routes",
+                    "answered": False,
+                }
             ],
             "ports": [],
             "urls": [],
@@ -123,6 +134,7 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
         f"{end['name'].replace('authority', 'CA').replace('https', 'HTTPS')}: until {end['ends'].partition('T')[0]}"
         for end in document["certificates"]
     ]
+    health = {one["name"]: one for one in document["health"]}
     rows = iter(" ".join(line.split()) for line in printed(made, project).splitlines())
     for fact in (
         "Project shop",
@@ -135,9 +147,14 @@ def test_document_and_report_hold_the_same_facts(project: Path) -> None:
         f"Engine {about['version']} on {about['operating_system']}",
         f"Profile {Path(document['profile']).relative_to(project)}",
         f"Routes {' '.join(document['routes'])}",
+        f"Services {health['services']['evidence']}",
+        f"Connected {health['connected']['evidence']}",
+        f"From here {health['from here']['evidence']}",
+        f"Forwarding {health['forwarding']['evidence']}",
         *ends,
         "./scripts/routes.py add 192.168.9.0/24",
         *(f"warning: {warning}" for warning in document["warnings"]),
+        f"problem: no client is connected: {health['connected']['mend']}.",
     ):
         assert any(fact in row for row in rows), fact  # in this order
 

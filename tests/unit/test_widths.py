@@ -29,6 +29,8 @@ from devkit.report.access import Access, make_access
 from devkit.report.certificates import client_table
 from rich.console import Console, RenderableType
 
+from tests.unit.condition import well
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 WIDTHS = pytest.mark.parametrize("width", [60, 80, 100, 200, 1000])
 AROUND = 40  # narrower than any table can be: nothing is cut even so
@@ -37,6 +39,14 @@ AROUND = 40  # narrower than any table can be: nothing is cut even so
 def access(project: Path) -> Access:
     answers = read_answers(project)
     return make_access(answers, first_profiles(project, answers), read_generation(project), NOW)
+
+
+def engine_report(project: Path, facts: EngineFacts) -> engine.EngineReport:
+    return engine.make_report(access(project), facts, well(facts, read_answers(project)), {})
+
+
+def cluster_report(project: Path, facts: ClusterFacts) -> cluster.ClusterReport:
+    return cluster.make_report(access(project), facts, well(facts, read_answers(project)), {}, "./scripts/up.py")
 
 
 def printed(result: RenderableType, width: int) -> list[str]:
@@ -81,7 +91,7 @@ def sixty_containers() -> Iterator[Container]:
 @WIDTHS
 def test_report_of_many_containers_is_whole(project: Path, width: int) -> None:
     facts = EngineFacts(Engine("vm", "29.0.0", "Docker Desktop", "iptables", None), tuple(sixty_containers()))
-    lines = printed(engine.as_text(engine.make_report(access(project), facts), "macOS", project), width)
+    lines = printed(engine.as_text(engine_report(project, facts), "macOS", project), width)
     end = next(number for number, line in enumerate(lines) if line.endswith("containers reached"))
     assert max(map(len, lines[:end])) <= width
     assert lines[end] == "60 of 61 containers reached"
@@ -133,7 +143,7 @@ def test_report_of_a_cluster_is_whole(project: Path, width: int) -> None:
     pods = tuple(Pod("team-b", name, IPv4Address(f"10.20.200.{200 + place}"), ()) for place, name in enumerate(names))
     one = Cluster("k3s", "1.36.2", (), (IPv4Network("10.20.0.0/16"),), (IPv4Network("172.20.0.0/16"),))
     facts = ClusterFacts(one, ClusterEndpoint("LoadBalancer", ("127.0.0.1",), 1194, None), services, pods, True)
-    lines = printed(cluster.as_text(cluster.make_report(access(project), facts), "macOS", project), width)
+    lines = printed(cluster.as_text(cluster_report(project, facts), "macOS", project), width)
     end = lines.index("9 of 18 Services and pods reached")
     assert max(map(len, lines[:end])) <= width
     found = columns(lines[:end], "Kind" if width > 60 else "Name")
@@ -150,6 +160,6 @@ def test_report_of_a_cluster_is_whole(project: Path, width: int) -> None:
 def test_terminal_that_is_too_narrow_gets_longer_lines_but_whole_words(project: Path) -> None:
     there = replace(next(sixty_containers()), ports=("8443/tcp",))
     facts = EngineFacts(Engine("vm", "29.0.0", "Docker Desktop", "iptables", None), (there,))
-    lines = printed(engine.as_text(engine.make_report(access(project), facts), "macOS", project), AROUND)
+    lines = printed(engine.as_text(engine_report(project, facts), "macOS", project), AROUND)
     assert any(f"https://{network_of(1)[2]}:8443" in line.split() for line in lines)
     assert there.name in "".join(columns(lines[: lines.index("1 of 1 containers reached")], "Container")["Container"])

@@ -19,8 +19,6 @@ from devkit.material.state import read_profile
 from devkit.report import document
 from devkit.vpn.lane import Names
 
-NOT_AS_IT_SHOULD_BE = 3
-
 
 @dataclass(frozen=True)
 class Wish:
@@ -68,16 +66,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _install(options: argparse.Namespace) -> int:
-    wish = _wish(options.profile)
+    wish = wish_of(options.profile)
     computer = effects.look(wish.names.server)
-    plan = _plan(computer, wish)
+    plan = plan_for(computer, wish)
     resolving = None if plan.names and plan.names.commands else _resolving(computer, plan, wish.names)
     again = plan.names.again if plan.names and computer.tunnel and not resolving else ()
     to_do = [(step, step.commands or (again if step is plan.names else ())) for step in plan.steps]
     if any(commands for _, commands in to_do):
         _do(to_do, options.yes)
         computer = effects.look(wish.names.server)
-        plan = _plan(computer, wish)
+        plan = plan_for(computer, wish)
         resolving = _resolving(computer, plan, wish.names)
     if plan.trust and wish.root:
         _say_what_is_trusted(computer, wish.root, wish.root_file)
@@ -86,11 +84,11 @@ def _install(options: argparse.Namespace) -> int:
         said.print(f"{resolving} resolves.", markup=False)
     elif plan.names and computer.tunnel:
         said.print(_no_answer(name, wish.names), style="yellow", markup=False)
-        return NOT_AS_IT_SHOULD_BE
+        return commandline.NOT_AS_IT_SHOULD_BE
     elif plan.names:
         said.print(f"This computer is set up: {name} will resolve once the VPN is connected.", markup=False)
     commandline.warn(plan.warnings)
-    return 0 if plan.is_fulfilled else NOT_AS_IT_SHOULD_BE
+    return 0 if plan.is_fulfilled else commandline.NOT_AS_IT_SHOULD_BE
 
 
 def _say_what_is_trusted(computer: Computer, root: Root, file: str | None) -> None:
@@ -111,15 +109,15 @@ def _remove(options: argparse.Namespace) -> int:
     if left := trust.remove(computer).settings:
         commandline.warn([f"{setting.what} has a CA of ours still." for setting in left])
         commandline.warn(trust.warnings(computer))
-        return NOT_AS_IT_SHOULD_BE
+        return commandline.NOT_AS_IT_SHOULD_BE
     commandline.messages().print("This computer has nothing of ours now.", markup=False)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    wish = _wish(options.profile)
+    wish = wish_of(options.profile)
     computer = effects.look(wish.names.server)
-    plan = _plan(computer, wish)
+    plan = plan_for(computer, wish)
     resolving = _resolving(computer, plan, wish.names)
     resolves = bool(resolving) if computer.tunnel and plan.names else None
     if options.json:
@@ -131,7 +129,7 @@ def _status(options: argparse.Namespace) -> int:
     wrong = not plan.is_fulfilled or resolves is False
     if wrong:
         commandline.messages().print("`host.py install` sets right what is not, on this computer.", markup=False)
-    return NOT_AS_IT_SHOULD_BE if wrong else 0
+    return commandline.NOT_AS_IT_SHOULD_BE if wrong else 0
 
 
 def _show(plan: Plan, how_names_are: str) -> None:
@@ -160,7 +158,7 @@ def _no_answer(name: str, names: Names) -> str:
     return f"{name} does not resolve, although the VPN leads to {names.server}: is the VPN's own side up?"
 
 
-def _plan(computer: Computer, wish: Wish) -> Plan:
+def plan_for(computer: Computer, wish: Wish) -> Plan:
     """What is to be done on this computer.
 
     Raises UserError when it can do nothing of it.
@@ -180,7 +178,7 @@ def _plan(computer: Computer, wish: Wish) -> Plan:
     return Plan(names, trusted, (*obstacles, *unreached), whole=not obstacles)
 
 
-def _wish(profile: Path | None) -> Wish:
+def wish_of(profile: Path | None) -> Wish:
     """What the profile says: this one, or the project's first.
 
     Raises UserError when it says nothing, or what no profile of ours says.
@@ -217,16 +215,9 @@ def _do(to_do: Sequence[tuple[Step, Sequence[Command]]], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UserError("there is no terminal to ask at: run this again with --yes to have that done.")
-        if not _agreed():
+        if not commandline.agreed("Do that?"):
             raise UserError("nothing was done.")
     effects.carry_out(commands)
-
-
-def _agreed() -> bool:
-    try:
-        return input("\nDo that? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def _shown(commands: Sequence[Command]) -> Iterator[str]:

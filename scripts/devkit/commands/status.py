@@ -3,18 +3,20 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from devkit import commandline, host
+from devkit import checks, commandline, host, reachability
+from devkit.addresses import first_host
 from devkit.answers import Answers, read_answers
+from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import EngineFacts
+from devkit.facts import ClusterFacts, EngineFacts
 from devkit.material.state import first_profiles, problems, read_generation
 from devkit.report import cluster, document, engine
 from devkit.report.access import make_access, warning_lines
@@ -34,51 +36,74 @@ def main(arguments: Sequence[str]) -> int:
     return commandline.run(parser, _status, arguments)
 
 
-def _status(options: argparse.Namespace) -> None:
+def _status(options: argparse.Namespace) -> int:
     project = commandline.project_folder()
     answers = read_answers(project)
     commandline.warn(problems(project, answers))
     site = commandline.site(project, answers, options)
     if options.watch:
         _watch(project, answers, site, as_json=options.json)
-        return
+        return 0
     fingerprint = site.fingerprint()
-    show_report(project, answers, site, as_json=options.json)
+    health = show_report(project, answers, site, as_json=options.json)
     if site.loaded() not in (None, fingerprint):
         commandline.warn([f"what runs is older than what is in this folder: run `{site.up}` to load it."])
+    return commandline.code_of(health)
 
 
-def show_report(project: Path, answers: Answers, site: Site, as_json: bool) -> None:
-    """Ask the site what there is, and print the report."""
-    facts, text, contests = _report(project, answers, site)
-    if as_json:
-        print(json.dumps(document.with_warnings(facts, contests), indent=2))
-    else:
-        commandline.show(text)
-        commandline.warn(contests)
+def show_report(
+    project: Path,
+    answers: Answers,
+    site: Site,
+    as_json: bool,
+    may_run: bool = False,
+    about: Collection[str] = checks.HEALTH,
+) -> Sequence[Check]:
+    """Ask the site what there is, print the report, and return how the VPN is doing in what the command is about.
 
-
-def _report(project: Path, answers: Answers, site: Site) -> tuple[document.Document, RenderableType, Sequence[str]]:
-    """Ask the site what there is, for a program and for a person; and which clients are used on two machines.
-
-    A cluster is not asked for these: it takes a right to run programs in pods, and this shall only read.
+    See `Site.condition` for `may_run`.
     """
+    report = _report(project, answers, site, may_run, about)
+    if as_json:
+        print(json.dumps(document.with_warnings(report.facts, report.contests), indent=2))
+    else:
+        commandline.show(report.text)
+        commandline.warn(report.contests)
+    return [one for one in report.health if one.name in about]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What there is, for a program and for a person; how the VPN is doing, and who is used on two machines."""
+
+    facts: document.Document
+    text: RenderableType
+    health: Sequence[Check]
+    contests: Sequence[str]
+
+
+def _report(
+    project: Path, answers: Answers, site: Site, may_run: bool = False, about: Collection[str] = checks.HEALTH
+) -> _Report:
+    """Ask the site what there is, and this computer how it gets there."""
     found = site.facts()
     now = datetime.now(UTC)
     access = make_access(answers, first_profiles(project, answers), read_generation(project), now)
     system, folder = host.operating_system(), Path.cwd()
+    targets = reachability.targets(found, answers.routes)
+    condition = site.condition(targets, may_run)
+    ways = host.ways([*(target.address for target in targets), *map(first_host, answers.routes)])
+    if condition.answers is None and isinstance(found, ClusterFacts):  # whose servers were not asked
+        near = [one for one in targets if (way := ways[one.address]) and way.address.ip in answers.vpn_subnet]
+        condition = replace(condition, answers=host.answering(near)) if near else condition
+    contests = list(contest_warnings(condition.contests))
     if isinstance(found, EngineFacts):
-        on_engine = engine.make_report(access, found)
-        return document.of_engine(on_engine), engine.as_text(on_engine, system, folder), _contests(site)
-    in_cluster = cluster.make_report(access, found)
-    return document.of_cluster(in_cluster), cluster.as_text(in_cluster, system, folder), ()
-
-
-def _contests(site: Site) -> Sequence[str]:
-    """A sentence for each client that is used on two machines; a server that does not answer hinders no report."""
-    with suppress(UserError):
-        return list(contest_warnings(site.contests()))
-    return []
+        on_engine = engine.make_report(access, found, condition, ways)
+        text = engine.as_text(on_engine, system, folder, about)
+        return _Report(document.of_engine(on_engine), text, on_engine.health, contests)
+    in_cluster = cluster.make_report(access, found, condition, ways, site.up)
+    text = cluster.as_text(in_cluster, system, folder, about)
+    return _Report(document.of_cluster(in_cluster), text, in_cluster.health, contests)
 
 
 def _watch(project: Path, answers: Answers, site: Site, as_json: bool) -> None:
@@ -109,5 +134,6 @@ def _reports(project: Path, answers: Answers, site: Site) -> Iterator[tuple[docu
 
 
 def _whole_report(project: Path, answers: Answers, site: Site) -> tuple[document.Document, RenderableType]:
-    facts, text, contests = _report(project, answers, site)
-    return document.with_warnings(facts, contests), Group(text, *warning_lines(contests))
+    report = _report(project, answers, site)
+    warnings = warning_lines(report.contests)
+    return document.with_warnings(report.facts, report.contests), Group(report.text, *warnings)

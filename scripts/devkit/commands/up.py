@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     return commandline.run(parser, _up, arguments)
 
 
-def _up(options: argparse.Namespace) -> None:
+def _up(options: argparse.Namespace) -> int:
     project = commandline.project_folder()
     answers = read_answers(project, host_of_server(options.kubernetes))
     generation = read_generation(project)
@@ -41,4 +41,6 @@ def _up(options: argparse.Namespace) -> None:
         progress.print(said, markup=False)
     for step in site.start():
         commandline.follow(progress, step)
-    show_report(project, answers, site, as_json=options.json)
+    # Whether a client is connected is not up to this command.
+    health = show_report(project, answers, site, options.json, may_run=True, about=checks.OF_THE_SERVER)
+    return commandline.code_of(health)

@@ -82,7 +82,7 @@ def load_certificate(
 
 def load_certificates(pem: bytes) -> Sequence[x509.Certificate]:
     """The certificates of a bundle, whoever signed them. Raises ValueError when there is none, or one is damaged."""
-    with _damage_as_value_error():
+    with damage_as_value_error():
         return x509.load_pem_x509_certificates(pem)
 
 

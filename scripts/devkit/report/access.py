@@ -13,6 +13,7 @@ from rich.text import Text
 
 from devkit import vpn
 from devkit.answers import Answers
+from devkit.checks import Check
 from devkit.host import OperatingSystem
 from devkit.keys.model import Generation
 from devkit.material.expiry import Expiry, expiries
@@ -30,6 +31,11 @@ class Access:
     expiries: tuple[Expiry, ...]
     now: datetime
 
+    @property
+    def profile(self) -> str | None:
+        """The path of the first client's profile, as users name it."""
+        return f"local/{self.profiles[0].name}" if self.profiles else None
+
 
 def make_access(answers: Answers, profiles: tuple[Path, ...], generation: Generation, now: datetime) -> Access:
     """Put the facts together; `profiles` are the first client's."""
@@ -42,7 +48,7 @@ def access_table(
     where: Sequence[tuple[str, str]],
     system: OperatingSystem,
     folder: Path,
-    networks: Sequence[tuple[str, Text]] = (),
+    networks: Iterable[tuple[str, Text]] = (),
 ) -> RenderableType:
     """The head of a report, for a person who works on this system, in this folder.
 
@@ -75,11 +81,24 @@ def access_table(
     return facts
 
 
+def health_rows(health: Iterable[Check]) -> Iterable[tuple[str, Text]]:
+    """How the VPN is doing, for the head of a report."""
+    styles = {"passed": "green", "failed": "red", "not checked": "yellow"}
+    for one in health:
+        said = f"not checked: {one.evidence}" if one.verdict == "not checked" else one.evidence
+        yield one.name.capitalize(), Text(said, style=styles[one.verdict])
+
+
+def problem_lines(health: Iterable[Check]) -> Iterable[RenderableType]:
+    """What does not work, and what to do."""
+    return (Text(f"problem: {one.sentence}", style="red") for one in health if one.verdict == "failed")
+
+
 def verdict(reachability: Reachability) -> Text:
     """What a table shows in its last column."""
-    if reachability.reached:
-        return Text("yes", style="green")
-    return Text(f"no: {reachability.obstacle}", style="yellow")
+    if not reachability.reached:
+        return Text(f"no: {reachability.obstacle}", style="yellow")
+    return Text("yes", style="green") if reachability.answered else Text("not checked", style="yellow")
 
 
 def ports_cell(urls: Sequence[str], ports: Collection[str]) -> Text:
@@ -93,9 +112,11 @@ def both(address: str, ports: Text) -> Text:
     return Text("\n").join([Text(address), *([ports] if ports else [])])
 
 
-def summary(reached: int, all_: int, what: str) -> Text:
+def summary(answered: int, all_: int, what: str, checked: bool) -> Text:
     """How many are reached, in one line."""
-    return Text(f"{reached} of {all_} {what} reached", style="green" if reached == all_ else "yellow")
+    if not checked:
+        return Text(f"{all_} {what}, not checked", style="yellow")
+    return Text(f"{answered} of {all_} {what} reached", style="green" if answered == all_ else "yellow")
 
 
 def how_to_add(missed: Sequence[IPv4Network], up: str = "up.py") -> Iterable[RenderableType]:

@@ -8,14 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from devkit.answers import Answers
-from devkit.facts import Session
+from devkit.facts import Contest, Session
 from devkit.keys.model import Client, Generation
 from devkit.keys.x509 import Credential
 from devkit.material.changes import Renewal
 from devkit.material.rotation import RotationKind
 from devkit.report.access import MOST_ROWS
 from devkit.report.table import Column, Fitting, Section, natural
-from devkit.vpn.lane import Contest
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,9 @@ from rich.text import Text
 from devkit import checks, reachability
 from devkit.addresses import routed
 from devkit.answers import CHANGE_ANSWER, Answers
-from devkit.facts import Cluster, ClusterEndpoint, ClusterFacts, Pod, Service
-from devkit.host import OperatingSystem
+from devkit.checks import Check
+from devkit.facts import Cluster, ClusterEndpoint, ClusterFacts, Condition, Pod, Service
+from devkit.host import Interface, OperatingSystem
 from devkit.material.expiry import expiry_warnings
 from devkit.reachability import OUTSIDE, Reachability
 from devkit.report.access import (
@@ -23,8 +24,10 @@ from devkit.report.access import (
     Access,
     access_table,
     both,
+    health_rows,
     how_to_add,
     ports_cell,
+    problem_lines,
     summary,
     verdict,
     warning_lines,
@@ -57,15 +60,23 @@ class ClusterReport:
     objects: tuple[ReportedObject, ...]
     missed: tuple[IPv4Network, ...]
     warnings: tuple[str, ...]
+    health: tuple[Check, ...]
+    checked: bool  # whether the server could try what it reaches
 
 
-def make_report(access: Access, facts: ClusterFacts) -> ClusterReport:
-    """Put the facts together."""
+def make_report(
+    access: Access, facts: ClusterFacts, condition: Condition, ways: Mapping[IPv4Address, Interface | None], up: str
+) -> ClusterReport:
+    """Put the facts together; `ways` are this computer's, `up` is the command for this cluster."""
     answers, cluster = access.answers, facts.cluster
     found = [
-        *(_reported("Service", service, answers) for service in facts.services),
-        *(_reported("Pod", pod, answers) for pod in facts.pods),
+        *(_reported("Service", service, answers, condition) for service in facts.services),
+        *(_reported("Pod", pod, answers, condition) for pod in facts.pods),
     ]
+    kinds = {
+        "Services": [service.address for service in facts.services],
+        "pods": [pod.address for pod in facts.pods],
+    }
     # A network plugin may give pods addresses that the nodes know nothing of.
     seen = [IPv4Network(one.address).supernet(new_prefix=24) for one in found if not one.reachability.reached]
     networks = collapse_addresses([*cluster.pod_networks, *cluster.service_networks, *seen])
@@ -76,11 +87,23 @@ def make_report(access: Access, facts: ClusterFacts) -> ClusterReport:
         objects=_in_order(found),
         missed=tuple(network for network in networks if not routed(network, answers.routes)),
         warnings=(*expiry_warnings(access.expiries, access.now), *_endpoint_warnings(answers, facts)),
+        health=(
+            checks.parts(condition.parts, up),
+            checks.connected(condition, access.profile),
+            checks.way_here(answers, ways, (), condition.sessions),
+            checks.forwarding(kinds, condition),
+        ),
+        checked=condition.answers is not None,
     )
 
 
-def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> RenderableType:
-    """The report for a person who works on this system, in this folder: first what can be opened."""
+def as_text(
+    report: ClusterReport, system: OperatingSystem, folder: Path, about: Collection[str] = checks.HEALTH
+) -> RenderableType:
+    """The report for a person who works on this system, in this folder: first what can be opened.
+
+    Problems are told that the command is `about`, by the checks' names.
+    """
     cluster, routes = report.cluster, report.access.answers.routes
     nodes = f"{len(cluster.nodes)} node{'' if len(cluster.nodes) == 1 else 's'}" if cluster.nodes else "nodes unknown"
     where = [
@@ -96,8 +119,12 @@ def as_text(report: ClusterReport, system: OperatingSystem, folder: Path) -> Ren
     if report.access.answers.dns_domain and report.access.answers.kubernetes != "none":
         names = "SERVICE.NAMESPACE.svc.cluster.local; once on each computer: ./scripts/host.py install"
         networks.append(("Names", Text(names)))
-    facts = access_table(report.access, where, system, folder, networks)
-    tail = [*how_to_add(report.missed, "up.py --kubernetes"), *warning_lines(report.warnings)]
+    facts = access_table(report.access, where, system, folder, [*networks, *health_rows(report.health)])
+    tail = [
+        *how_to_add(report.missed, "up.py --kubernetes"),
+        *warning_lines(report.warnings),
+        *problem_lines(one for one in report.health if one.name in about),
+    ]
     return Group(*_objects(report), "", facts, *tail)
 
 
@@ -111,9 +138,9 @@ def _network_line(networks: Sequence[IPv4Network], routes: Sequence[IPv4Network]
         return Text("unknown: this cluster does not say, or you may not ask", style="yellow")
     line = Text()
     for number, network in enumerate(networks):
-        reached = routed(network, routes)
+        inside = routed(network, routes)
         line.append("  " if number else "").append(f"{network}: ")
-        line.append("reached" if reached else str(OUTSIDE.obstacle), style="green" if reached else "yellow")
+        line.append("in the routes" if inside else str(OUTSIDE.obstacle), style="green" if inside else "yellow")
     return line
 
 
@@ -144,8 +171,8 @@ def _objects(report: ClusterReport) -> Iterable[RenderableType]:
     if report.objects[MOST_ROWS:]:
         yield f"and {len(report.objects) - MOST_ROWS} more: kubectl get services,pods --all-namespaces"
     yield ""
-    reached = sum(one.reachability.reached for one in report.objects)
-    yield summary(reached, len(report.objects), "Services and pods")
+    answered = sum(one.reachability.answered for one in report.objects)
+    yield summary(answered, len(report.objects), "Services and pods", report.checked)
 
 
 def _in_order(found: Sequence[ReportedObject]) -> tuple[ReportedObject, ...]:
@@ -166,8 +193,9 @@ def _in_order(found: Sequence[ReportedObject]) -> tuple[ReportedObject, ...]:
     )
 
 
-def _reported(kind: Kind, found: Service | Pod, answers: Answers) -> ReportedObject:
-    reached = reachability.of_address(found.address, answers.routes)
+def _reported(kind: Kind, found: Service | Pod, answers: Answers, condition: Condition) -> ReportedObject:
+    expected = reachability.of_address(found.address, answers.routes)
+    reached = reachability.as_seen(expected, found.address, condition.answers)
     urls = reachability.urls(str(found.address), found.ports) if reached.reached else ()
     return ReportedObject(kind, found.namespace, found.name, str(found.address), found.ports, urls, reached)
 

@@ -6,6 +6,7 @@ What is there stays; what is added needs no new version.
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from devkit.checks import Check
 from devkit.computer.model import Computer, Root, Step
 from devkit.facts import Session
 from devkit.keys.model import Client, Generation
@@ -28,6 +29,7 @@ def of_engine(report: EngineReport) -> Document:
         "containers": [_container(container) for container in report.containers],
         "missed": [str(network) for network in report.missed],
         "warnings": list(report.warnings),
+        "health": [_check(one) for one in report.health],
     }
 
 
@@ -52,6 +54,7 @@ def of_cluster(report: ClusterReport) -> Document:
         "reached": [_object(one) for one in report.objects],
         "missed": [str(network) for network in report.missed],
         "warnings": list(report.warnings),
+        "health": [_check(one) for one in report.health],
     }
 
 
@@ -67,6 +70,17 @@ def of_clients(generation: Generation, sessions: Sequence[Session], warnings: Se
         "version": VERSION,
         "clients": [_client(client, client in live, sessions) for client in generation.clients],
         "warnings": list(warnings),
+    }
+
+
+def of_diagnosis(target: str | None, found: Sequence[Check]) -> Document:
+    """What `doctor --json` prints: every layer in a packet's order, and the first that failed."""
+    failed = next((one for one in found if one.verdict == "failed"), None)
+    return {
+        "version": VERSION,
+        "target": target,
+        "layers": [{**_check(one), "fix": one.fix or None} for one in found],
+        "failed": failed and failed.name,
     }
 
 
@@ -98,6 +112,10 @@ def with_trust(found: Document, root: Root | None, step: Step | None) -> Documen
     """The same document with what it says of the CA for HTTPS: null, where the profile has none."""
     trusted = root and {"ca": root.name, "domain": root.domain, "root": root.pem, "settings": _settings(step)}
     return {**found, "https": trusted}
+
+
+def _check(one: Check) -> Document:
+    return {"name": one.name, "verdict": one.verdict, "evidence": one.evidence, "mend": one.mend or None}
 
 
 def _settings(step: Step | None) -> list[Document]:
@@ -152,6 +170,7 @@ def _place(place: Place) -> Document:
         "address": place.address,
         "reachable": place.reachability.reached,
         "reason": place.reachability.obstacle,
+        "answered": place.reachability.answered,
     }
 
 
@@ -165,6 +184,7 @@ def _object(one: ReportedObject) -> Document:
         "urls": list(one.urls),
         "reachable": one.reachability.reached,
         "reason": one.reachability.obstacle,
+        "answered": one.reachability.answered,
     }
 
 

@@ -1,6 +1,6 @@
 """The connection report of a server on an engine."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from devkit import checks, proxy, reachability
+from devkit.checks import Check
 from devkit.errors import printable
-from devkit.facts import Attachment, Container, Engine, EngineFacts, PublishedPort
-from devkit.host import OperatingSystem
+from devkit.facts import Attachment, Condition, Container, Engine, EngineFacts, PublishedPort
+from devkit.host import Interface, OperatingSystem
 from devkit.material.expiry import expiry_warnings
 from devkit.names import address_of, names
 from devkit.reachability import NO_ADDRESS, REACHED, UNKNOWN_FILTER, Reachability
@@ -19,8 +20,10 @@ from devkit.report.access import (
     Access,
     access_table,
     both,
+    health_rows,
     how_to_add,
     ports_cell,
+    problem_lines,
     summary,
     verdict,
     warning_lines,
@@ -66,10 +69,14 @@ class EngineReport:
     containers: tuple[ReportedContainer, ...]
     missed: tuple[IPv4Network, ...]
     warnings: tuple[str, ...]
+    health: tuple[Check, ...]
+    checked: bool  # whether the server could try what it reaches
 
 
-def make_report(access: Access, facts: EngineFacts) -> EngineReport:
-    """Put the facts together."""
+def make_report(
+    access: Access, facts: EngineFacts, condition: Condition, ways: Mapping[IPv4Address, Interface | None]
+) -> EngineReport:
+    """Put the facts together; `ways` are this computer's."""
     routes, domain = access.answers.routes, access.answers.dns_domain
     by_address: dict[IPv4Address | None, list[str]] = {}
     for name in names(facts.containers, domain, routes)[0] if domain else ():
@@ -81,7 +88,7 @@ def make_report(access: Access, facts: EngineFacts) -> EngineReport:
         access=access,
         engine=facts.engine,
         containers=tuple(
-            _reported(container, routes, best, by_address.get(address_of(container, routes), ()))
+            _reported(container, routes, best, condition, by_address.get(address_of(container, routes), ()))
             for container in facts.containers
         ),
         missed=reachability.missed(facts.containers, routes),
@@ -89,11 +96,36 @@ def make_report(access: Access, facts: EngineFacts) -> EngineReport:
             *expiry_warnings(access.expiries, access.now),
             *([packet_filter.sentence] if packet_filter.verdict == "failed" else []),
         ),
+        health=_health(access, facts, condition, ways),
+        checked=condition.answers is not None,
     )
 
 
-def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> RenderableType:
-    """The report for a person who works on this system, in this folder: first what can be opened."""
+def _health(
+    access: Access, facts: EngineFacts, condition: Condition, ways: Mapping[IPv4Address, Interface | None]
+) -> tuple[Check, ...]:
+    bridges = [network.bridge or f"br-{network.id[:12]}" for network in facts.networks] if not facts.engine.host else []
+    networks: dict[str, list[IPv4Address]] = {}
+    for container in facts.containers:
+        for place in container.attachments:
+            if place.address and reachability.of_attachment(place, access.answers.routes).reached:
+                networks.setdefault(place.network, []).append(place.address)
+    networks = {name: networks[name] for name in sorted(networks, key=natural)}
+    return (
+        checks.parts(condition.parts, access.answers.up),
+        checks.connected(condition, access.profile),
+        checks.way_here(access.answers, ways, bridges, condition.sessions),
+        checks.forwarding(networks, condition),
+    )
+
+
+def as_text(
+    report: EngineReport, system: OperatingSystem, folder: Path, about: Collection[str] = checks.HEALTH
+) -> RenderableType:
+    """The report for a person who works on this system, in this folder: first what can be opened.
+
+    Problems are told that the command is `about`, by the checks' names.
+    """
     answers = report.access.answers
     where = [("Engine", f"{report.engine.version} on {report.engine.operating_system}")]
     if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
@@ -102,9 +134,13 @@ def as_text(report: EngineReport, system: OperatingSystem, folder: Path) -> Rend
         examples = f"NAME.{answers.dns_domain}, SERVICE.PROJECT.{answers.dns_domain}"
         where.insert(0, ("Page", f"https://{answers.dns_domain} shows all of this, live"))
         where.append(("Names", f"{examples}; once on each computer: ./scripts/host.py install"))
-    facts = access_table(report.access, where, system, folder)
-    tail = [*how_to_add(report.missed), *warning_lines(report.warnings)]
-    return Group(*_containers(report.containers), "", facts, *tail)
+    facts = access_table(report.access, where, system, folder, health_rows(report.health))
+    tail = [
+        *how_to_add(report.missed),
+        *warning_lines(report.warnings),
+        *problem_lines(one for one in report.health if one.name in about),
+    ]
+    return Group(*_containers(report.containers, report.checked), "", facts, *tail)
 
 
 @dataclass(frozen=True)
@@ -127,7 +163,7 @@ def _ports(row: _Row) -> Text:
 def _verdict(row: _Row) -> Text:
     said, container = verdict(row.place.reachability), row.container
     trouble = container.state if container.state != "running" else container.health
-    if row.place.reachability.reached and trouble not in (None, "healthy"):
+    if row.place.reachability.answered and trouble not in (None, "healthy"):
         return Text(f"yes, but {trouble}", style="yellow")
     return said
 
@@ -141,7 +177,7 @@ _REACHED = Column[_Row]("Reached", _verdict)
 _LAYOUTS = ((_NAME, _NETWORK, _ADDRESS, _PORTS, _REACHED), (_NAME, _NETWORK, _BOTH, _REACHED), (_NAME, _BOTH, _REACHED))
 
 
-def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableType]:
+def _containers(containers: Sequence[ReportedContainer], checked: bool) -> Iterable[RenderableType]:
     """The containers by project: first those that a browser opens, and the projects that have such."""
     if not containers:
         yield Text("No container is running yet. Open the profile, and start one to look at:")
@@ -158,8 +194,8 @@ def _containers(containers: Sequence[ReportedContainer]) -> Iterable[RenderableT
     headings = {name: f"Project {printable(name)}" if name else of_none for name in first}
     yield Fitting(_LAYOUTS, [Section(headings[name], list(_rows(projects[name]))) for name in first])
     yield ""
-    reached = sum(any(place.reachability.reached for place in container.places) for container in containers)
-    yield summary(reached, len(containers), "containers")
+    answered = sum(any(place.reachability.answered for place in container.places) for container in containers)
+    yield summary(answered, len(containers), "containers", checked)
 
 
 def _opens(container: ReportedContainer) -> bool:
@@ -175,9 +211,13 @@ def _rows(containers: Iterable[ReportedContainer]) -> Iterator[_Row]:
 
 
 def _reported(
-    container: Container, routes: Sequence[IPv4Network], best: Reachability, names_: Sequence[str]
+    container: Container,
+    routes: Sequence[IPv4Network],
+    best: Reachability,
+    condition: Condition,
+    names_: Sequence[str],
 ) -> ReportedContainer:
-    places = tuple(_place(attachment, routes, best) for attachment in container.attachments)
+    places = tuple(_place(attachment, routes, best, condition) for attachment in container.attachments)
     addresses = [place.address for place in places if place.address and place.reachability.reached]
     page = proxy.url(container, names_) if addresses else None
     by_address = reachability.urls(addresses[0], container.ports) if addresses else ()
@@ -197,7 +237,7 @@ def _reported(
     )
 
 
-def _place(attachment: Attachment, routes: Sequence[IPv4Network], best: Reachability) -> Place:
+def _place(attachment: Attachment, routes: Sequence[IPv4Network], best: Reachability, condition: Condition) -> Place:
     found = reachability.of_attachment(attachment, routes)
-    address = str(attachment.address) if attachment.address else None
-    return Place(attachment.network, address, best if found.reached else found)
+    seen = reachability.as_seen(best if found.reached else found, attachment.address, condition.answers)
+    return Place(attachment.network, str(attachment.address) if attachment.address else None, seen)

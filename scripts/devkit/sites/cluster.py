@@ -1,7 +1,7 @@
 """A Kubernetes cluster as the place where the server runs: the release of chart/."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,18 @@ from devkit import checks, host, vpn
 from devkit.answers import Answers
 from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import ClusterEndpoint, ClusterFacts, Session
+from devkit.facts import ClusterEndpoint, ClusterFacts, Condition, Contest, Part, Passage, Session, Target
 from devkit.keys.model import Generation
 from devkit.material import values
 from devkit.material.state import chart_values, read_generation
-from devkit.sites import kubernetes
+from devkit.sites import kubernetes, probe
 from devkit.sites.docker import Docker
 from devkit.sites.image import Image
 from devkit.sites.kubectl import Kubectl
-from devkit.sites.pods import is_leaving, is_ready
+from devkit.sites.pods import is_leaving, is_ready, states
 from devkit.sites.release import NAMESPACE, SERVERS, Release
 from devkit.sites.site import Refusal, Step
-from devkit.vpn.lane import Contest, Inside
+from devkit.vpn.lane import Inside, Rejection
 
 
 class ClusterSite:
@@ -104,6 +104,20 @@ class ClusterSite:
             profiles_lead_there=self._leads_to(endpoint),
         )
 
+    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:
+        """Look at the pods, and ask the servers if it may: for that a user needs the right to run programs in pods."""
+        pods = [pod for pod in self._release.pods() if not is_leaving(pod)]
+        parts = tuple(_part(pod) for pod in pods)
+        if not may_run:
+            return Condition(parts, reason="this only looks at a cluster, and runs nothing in its pods")
+        try:
+            inside = next(self._servers(), None)
+            if inside is None:
+                return Condition(parts, reason="no server is ready")
+            return Condition(parts, probe.answers(inside, targets), self.sessions(), self.contests())
+        except UserError as error:
+            return Condition(parts, reason=str(error).rstrip("."))
+
     def loaded(self) -> str | None:
         """What an annotation of the StatefulSet says."""
         return self._release.fingerprint()
@@ -124,6 +138,17 @@ class ClusterSite:
         exec_ = self._kubectl.command("exec", "--stdin", "--namespace", NAMESPACE, "--container", "vpn")
         servers = [pod for pod in self._release.pods(SERVERS) if is_ready(pod) and not is_leaving(pod)]
         return ([*exec_, pod["metadata"]["name"], "--"] for pod in servers)
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """Ask the servers of all replicas. Raises as `sessions`."""
+        return tuple(one for inside in self._servers() for lane in vpn.LANES for one in lane.rejections(inside))
+
+    def passage(self, target: Target) -> Passage:
+        """Ask one of the servers. Raises UserError."""
+        inside = next(self._servers(), None)
+        if inside is None:
+            raise UserError("no server is ready")
+        return probe.passage(inside, None, target)
 
     def refuse(self, client: str) -> Refusal:
         """The chart restarts the servers when another client is revoked, which ends every session once."""
@@ -165,6 +190,12 @@ class ClusterSite:
         # The ports of a cluster in a virtual machine (Docker Desktop's, Colima's) are ports of this computer, too.
         on_this_computer = answers.vpn_protocol == "tcp" and host.is_loopback(answers.vpn_host)
         return on_this_computer and host.accepts_tcp(answers.vpn_host, answers.vpn_port)
+
+
+def _part(pod: Mapping[str, Any]) -> Part:
+    name = pod["metadata"]["name"]
+    state = next(states([pod]), None)
+    return Part(name, state and state.removeprefix(f"{name}: "))
 
 
 def _mounts_folders(given: Mapping[str, Any]) -> bool:

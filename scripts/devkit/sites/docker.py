@@ -104,6 +104,12 @@ class Docker:
             # The engine first: it says best why nothing answers.
             return engine.result(), networks.result(), inventory.containers(running.result(), networks.result())
 
+    def state(self, name: str) -> str | None:
+        """How a container is, as Docker says it; None where there is none of that name."""
+        words = [*self.command, "container", "inspect", "--format", "{{.State.Status}}", name]
+        run = subprocess.run(words, capture_output=True, text=True, check=False)
+        return run.stdout.strip() if run.returncode == 0 else None
+
     def networks(self) -> tuple[Network, ...]:
         """All networks of the engine."""
         return inventory.networks(self._inspected("network"))

@@ -1,7 +1,10 @@
 """A Docker engine as the place where the server runs: the services of compose.yaml."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -9,14 +12,29 @@ from devkit import checks, host, vpn
 from devkit.answers import Answers
 from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import EngineFacts, Network, Session
+from devkit.facts import (
+    Condition,
+    Container,
+    Contest,
+    Engine,
+    EngineFacts,
+    Listener,
+    Network,
+    Part,
+    Passage,
+    Session,
+    Target,
+)
 from devkit.keys.model import Generation
 from devkit.material.state import fingerprint
-from devkit.sites import ownership
+from devkit.sites import ownership, probe
 from devkit.sites.docker import host_of_context
-from devkit.sites.services import FINGERPRINT_LABEL, Services
+from devkit.sites.ownership import FIREWALL, SERVER
+from devkit.sites.services import Services
 from devkit.sites.site import Refusal, Step
-from devkit.vpn.lane import Contest
+from devkit.vpn.lane import Rejection
+
+EXAMPLE_PORT = 8000
 
 
 class EngineSite:
@@ -71,10 +89,28 @@ class EngineSite:
         """The engine and the user's containers on it."""
         engine, networks, containers = self._docker.survey()
         identity = self._services.identity()
-        if not any(identity.owns(container) and FINGERPRINT_LABEL in container.labels for container in containers):
+        if not any(map(identity.owns, containers)):
             raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
         users = tuple(container for container in containers if not identity.owns(container))
         return EngineFacts(engine, users, networks)
+
+    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- who may look may run
+        """Ask each service, and the server whom it serves and whom it reaches."""
+        parts, inside = self._services.parts()
+        if inside is None:
+            return Condition(parts, reason="the server does not run")
+        with ThreadPoolExecutor() as pool:
+            trying = pool.submit(probe.answers, inside, targets)
+            try:
+                sessions = tuple(one for lane in vpn.LANES for one in lane.sessions(inside))
+                contests = tuple(one for lane in vpn.LANES for one in lane.contests(inside))
+            except UserError:
+                parts = tuple(Part(part.name, "silent" if part.name == SERVER else part.trouble) for part in parts)
+                return Condition(parts, reason="the server does not answer")
+        try:
+            return Condition(parts, trying.result(), sessions, contests)
+        except UserError as error:  # as from a server that is older than this
+            return Condition(parts, None, sessions, contests, str(error))
 
     def loaded(self) -> str | None:
         """What the label of the server's container says."""
@@ -86,15 +122,52 @@ class EngineSite:
 
     def sessions(self) -> tuple[Session, ...]:
         """Ask the server."""
-        if not self.loaded():
-            return ()
-        return tuple(session for lane in vpn.LANES for session in lane.sessions(self._services.in_server()))
+        inside = self._services.server()
+        return tuple(session for lane in vpn.LANES for session in lane.sessions(inside)) if inside else ()
 
     def contests(self) -> tuple[Contest, ...]:
         """Ask the server."""
-        if not self.loaded():
-            return ()
-        return tuple(contest for lane in vpn.LANES for contest in lane.contests(self._services.in_server()))
+        inside = self._services.server()
+        return tuple(contest for lane in vpn.LANES for contest in lane.contests(inside)) if inside else ()
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """Ask the server."""
+        inside = self._services.server()
+        return tuple(one for lane in vpn.LANES for one in lane.rejections(inside)) if inside else ()
+
+    def passage(self, target: Target) -> Passage:
+        """Ask the server and the firewall."""
+        inside = self._services.inside()
+        return probe.passage(inside[SERVER], inside[FIREWALL], target)
+
+    def listeners(self, container: str) -> tuple[Listener, ...]:
+        """Who listens in a container, as another one in its network sees it. Raises UserError."""
+        run = self._services.image.run(f"--network=container:{container}", "cat", "/proc/net/tcp", "/proc/net/tcp6")
+        return probe.listeners(run.stdout.decode())
+
+    def state(self, container: str) -> str | None:
+        """How a container is that may not run; None where there is none of that name."""
+        return self._docker.state(container)
+
+    def engine(self) -> Engine:
+        """What the engine says of itself. Raises UserError when it does not answer."""
+        return self._docker.engine()
+
+    def full_disks(self) -> tuple[str, ...]:
+        """Where the services cannot write any more."""
+        return self._services.full_disks()
+
+    def logs(self) -> Mapping[str, str]:
+        """The last lines of each service."""
+        return self._services.logs()
+
+    @contextmanager
+    def example(self) -> Iterator[Container]:
+        """A container to be reached, for as long as it is needed. Raises UserError."""
+        with self._services.image.running("nc", "-l", "-k", "-p", str(EXAMPLE_PORT)) as name:
+            _, _, containers = self._docker.survey()
+            found = next(container for container in containers if container.name == name)
+            yield replace(found, ports=(f"{EXAMPLE_PORT}/tcp",))
 
     def refuse(self, client: str) -> Refusal:
         """The server reads the CRL whenever a client connects; a session that is open goes on until it is ended."""
@@ -108,7 +181,7 @@ class EngineSite:
                 deque(step.lines, maxlen=0)
             words = "The server was restarted with the newest certificates, which ended every session once."
             return Refusal(True, words)
-        ended = sum(lane.end_sessions(self._services.in_server(), client) for lane in vpn.LANES)
+        ended = sum(lane.end_sessions(self._services.inside()[SERVER], client) for lane in vpn.LANES)
         return Refusal(True, f"{ended} live session{'' if ended == 1 else 's'} ended.")
 
     def admit(self) -> None:

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import re
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +16,7 @@ from python_on_whales.exceptions import DockerException
 from devkit.errors import UserError, most_telling
 from devkit.sites.docker import Docker, explained, lines
 
+MOST_SECONDS = 300
 ENDING_SECONDS = 20  # how long the containers of a deleted pod may still use its image
 RUN_OPTIONS = (
     "--rm",
@@ -74,6 +77,22 @@ class Image:
         network = [] if option.startswith("--network") else ["--network=none"]
         words = [*self._docker.command, "run", *RUN_OPTIONS, *network, option, self.name, *command]
         return subprocess.run(words, input=given, capture_output=True, check=False)
+
+    @contextmanager
+    def running(self, *command: str) -> Iterator[str]:
+        """Have a container run it on the engine's default network, and give its name; it is removed at the end."""
+        name = f"d4m-devkit-example-{secrets.token_hex(4)}"  # others may look at the same engine
+        options = ("--detach", "--rm", "--pull=never", "--cap-drop=ALL", "--read-only", f"--name={name}")
+        limited = ("timeout", str(MOST_SECONDS), *command)  # it ends also where nobody removes it
+        run = subprocess.run(
+            [*self._docker.command, "run", *options, self.name, *limited], capture_output=True, text=True, check=False
+        )
+        if run.returncode != 0:
+            raise UserError(f"Docker refused: {most_telling(run.stderr)}")
+        try:
+            yield name
+        finally:
+            subprocess.run([*self._docker.command, "rm", "--force", name], capture_output=True, check=False)
 
     @explained()
     def exists(self) -> bool:

@@ -1,19 +1,20 @@
 """A project's services on its engine, through Compose. What Docker refuses raises UserError."""
 
 import os
+import subprocess
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 from python_on_whales import Container as WhaleContainer
-from python_on_whales.exceptions import DockerException
 
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
-from devkit.facts import Container
-from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL
+from devkit.facts import PAUSED, Container, Part
+from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL, SERVER_LABEL
 from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import VOLUME_LABEL, Delivery
 from devkit.sites.docker import Docker, explained, lines
@@ -42,6 +43,8 @@ HEALTH_CHECKS: Mapping[str, list[str]] = {
     PROXY: ["proxy.sh", "check"],
     REDIRECT: ["network.sh", "redirect", "check"],
 }
+WRITTEN = {SERVER: ("/etc/hosts", "/run/vpn"), NAMES: ("/run/names",), PROXY: ("/run/redirections",)}
+STOPPED = {"exited": "stopped", "created": "not started", "dead": "stopped", PAUSED: PAUSED}  # by Docker's states
 VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
@@ -57,6 +60,7 @@ class Services:
         self._listen = str(answers.vpn_listen)
         self._has_names = bool(answers.dns_domain)
         self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
+        self._passed: set[str] = set()  # the containers that were waited for
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project / "gateway")
         others = (f"{answers.project_name}-{name}" for name in (NAMES, PROXY))
@@ -84,6 +88,16 @@ class Services:
         identity = self.identity()
         return tuple(container for container in found if not identity.owns(container))
 
+    def parts(self) -> tuple[tuple[Part, ...], list[str] | None]:
+        """Each service, and what keeps it from its work; and what `server` gives, for which nothing more is asked."""
+        identity = self.identity()
+        found = {str(one.service): one for one in self.docker.labelled(SERVER_LABEL) if identity.owns(one)}
+        with ThreadPoolExecutor() as pool:
+            troubles = pool.map(lambda name: self._trouble(name, found.get(name)), self._services)
+            parts = tuple(map(Part, self._services, troubles))
+        works = any(part.name == SERVER and not part.trouble for part in parts)
+        return parts, self._inside(found[SERVER].name) if works else None
+
     def loaded(self) -> str | None:
         """The fingerprint of what the running server has read; None when nothing runs, empty when only others do."""
         self.docker.engine()
@@ -93,10 +107,29 @@ class Services:
             return container.labels[FINGERPRINT_LABEL]
         return None
 
-    def in_server(self) -> list[str]:
-        """The words that run a program in the server's container with its standard input."""
-        (name,) = (container.name for container in self.running() if container.service == SERVER)
-        return [*self.docker.command, "exec", "--interactive", name]
+    def server(self) -> list[str] | None:
+        """The words that run a program in the server's container, if it runs."""
+        names = [container.name for container in self.running() if container.service == SERVER]
+        return self._inside(names[0]) if names else None
+
+    def inside(self) -> Mapping[str, list[str]]:
+        """The words that run a program in each service's container that there is, with its standard input."""
+        return {str(container.service): self._inside(container.name) for container in self.own()}
+
+    def _inside(self, container: str) -> list[str]:
+        return [*self.docker.command, "exec", "--interactive", container]
+
+    def full_disks(self) -> tuple[str, ...]:
+        """Where the services that run cannot write any more."""
+        inside = self.inside()
+        asked = [service for service in WRITTEN if service in inside]
+        with ThreadPoolExecutor() as pool:
+            full = pool.map(lambda service: _full(inside[service], WRITTEN[service]), asked)
+            return tuple(f"{service}: {path}" for service, paths in zip(asked, full, strict=True) for path in paths)
+
+    def logs(self) -> Mapping[str, str]:
+        """The last lines of each service."""
+        return {service: self._log(service, 200) for service in self._services}
 
     def start(self, fingerprint: str) -> Iterator[str]:
         """Start the services and wait until all are healthy; give what happens meanwhile.
@@ -157,34 +190,47 @@ class Services:
         return lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
 
     def _waiting(self, services: Iterable[str]) -> Iterator[str]:
-        for service in services:
-            yield f"waiting for {service}"
-            self._wait_for(service)
+        """Wait until services pass their own checks: sooner than the engine, which looks every 10 seconds."""
+        pending, deadline = list(services), time.monotonic() + HEALTHY_SECONDS
+        while pending:
+            yield f"waiting for {', '.join(pending)}"
+            found = {str(container.service): container for container in self.own()}
+            with ThreadPoolExecutor() as pool:
+                healthy = pool.map(self._is_healthy, pending, map(found.get, pending))
+                pending = [name for name, is_healthy in zip(pending, healthy, strict=True) if not is_healthy]
+            hopeless = [name for name in pending if name in found and found[name].restarts >= MOST_RESTARTS]
+            if hopeless or (pending and time.monotonic() > deadline):
+                name = (hopeless or pending)[0]
+                raise UserError(
+                    f"the service {name} did not become healthy ({most_telling(self._log(name))}): see "
+                    f"`docker compose logs {name}`."
+                )
+            time.sleep(0.2 if pending else 0)
+
+    def _trouble(self, service: str, container: Container | None) -> str | None:
+        if container is None:
+            return "missing"
+        if container.state in STOPPED:
+            return STOPPED[container.state]
+        # The engine looks every ten seconds: what it says is not of now.
+        well = container.health == "healthy" or container.id in self._passed
+        if container.state == "running" and (well or self._is_healthy(service, container)):
+            return None
+        return f"not working ({most_telling(self._log(service))})"
 
     @explained()
-    def _wait_for(self, service: str) -> None:
-        """Wait until a service passes its own check: sooner than the engine, which looks every 10 seconds."""
-        compose = self.docker.client.compose
-        deadline = time.monotonic() + HEALTHY_SECONDS
-        while time.monotonic() < deadline:
-            for container in compose.ps([service]):
-                if self._is_healthy(container, service):
-                    return
-                if container.restart_count >= MOST_RESTARTS:
-                    deadline = 0
-            time.sleep(0.2)
-        words = compose.logs(service, tail="20", no_log_prefix=True)
-        raise UserError(
-            f"the service {service} did not become healthy ({most_telling(words)}): see "
-            f"`docker compose logs {service}`."
-        )
+    def _log(self, service: str, lines_: int = 20) -> str:
+        """Its last lines."""
+        return str(self.docker.client.compose.logs(service, tail=str(lines_), no_log_prefix=True))
 
-    def _is_healthy(self, container: WhaleContainer, service: str) -> bool:
-        try:
-            self.docker.client.container.execute(container, HEALTH_CHECKS[service])
-        except DockerException:  # not yet, or it is starting again just now
+    def _is_healthy(self, service: str, container: Container | None) -> bool:
+        if container is None:
             return False
-        return True
+        words = [*self.docker.command, "exec", container.name, *HEALTH_CHECKS[service]]
+        # It fails, too, where the service is starting again just now.
+        passed = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        self._passed |= {container.id} if passed else set()
+        return passed
 
     @explained()
     def _remove_volumes_of_names(self) -> None:
@@ -226,3 +272,10 @@ class Services:
         for image in {container.image for container in former} - {self.image.name}:
             if images and client.image.exists(image):
                 client.image.remove(image)
+
+
+def _full(inside: Sequence[str], paths: Sequence[str]) -> Sequence[str]:
+    """Those of the paths whose disks are full, as far as it can be asked there."""
+    words = [*inside, "df", "--output=pcent,target", *paths]
+    run = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return [line.split()[1] for line in run.stdout.splitlines() if line.split()[0] == "100%"]

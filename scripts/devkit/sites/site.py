@@ -1,14 +1,14 @@
 """What every place where the server may run has in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from devkit.checks import Check
-from devkit.facts import ClusterFacts, EngineFacts, Session
+from devkit.facts import ClusterFacts, Condition, Contest, EngineFacts, Passage, Session, Target
 from devkit.keys.model import Generation
-from devkit.vpn.lane import Contest
+from devkit.vpn.lane import Rejection
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Site(Protocol):
     def facts(self) -> EngineFacts | ClusterFacts:
         """What there is to reach. Raises UserError when the VPN is not up there."""
 
+    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:
+        """How the VPN is doing there, and which of the targets answer its server.
+
+        For the latter a program runs beside the server, which takes more than the right to look; hence `may_run`.
+        """
+
     def loaded(self) -> str | None:
         """The fingerprint of what the server has read, or None when it does not run."""
 
@@ -61,6 +67,12 @@ class Site(Protocol):
 
     def contests(self) -> tuple[Contest, ...]:
         """The clients that two machines are at once, none when the server does not run."""
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """The clients that the server has turned away lately, none when it does not run."""
+
+    def passage(self, target: Target) -> Passage:
+        """What is known there of the way from the server to a target."""
 
     def refuse(self, client: str) -> Refusal:
         """Let the running server know who is revoked, and end that client's sessions."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from devkit.answers import Answers
-from devkit.facts import Session
+from devkit.facts import Contest, Session
 from devkit.files import File
 from devkit.host import OperatingSystem
 from devkit.keys.model import Client, Generation
@@ -25,12 +25,13 @@ class Names(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Two machines that are one client at once: each connection ends the other's, so often within so many seconds."""
+class Rejection:
+    """A client that the server has turned away, why, and how long ago; its certificate's number where that is known."""
 
     client: str
-    times: int
+    reason: str
     seconds: int
+    serial_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,4 +101,5 @@ class Lane:
 
     sessions: Callable[[Inside], tuple[Session, ...]]
     contests: Callable[[Inside], tuple[Contest, ...]]
+    rejections: Callable[[Inside], tuple[Rejection, ...]]  # the last of each client, the latest first
     end_sessions: Callable[[Inside, str], int]  # of a client, telling it not to come back; returns how many there were

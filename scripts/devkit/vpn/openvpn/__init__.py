@@ -48,5 +48,6 @@ OPENVPN = Lane(
     handshake=handshake.handshake,
     sessions=management.sessions,
     contests=management.contests,
+    rejections=management.rejections,
     end_sessions=management.end_sessions,
 )

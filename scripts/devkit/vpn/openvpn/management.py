@@ -12,13 +12,19 @@ from tempfile import TemporaryFile
 from typing import IO, cast
 
 from devkit.errors import UserError, most_telling
-from devkit.facts import Session
-from devkit.vpn.lane import Contest
+from devkit.facts import Contest, Session
+from devkit.vpn.lane import Rejection
 from devkit.vpn.openvpn.status import sessions_in
 
 LOGGED = re.compile(r"(?P<time>[0-9]{1,15}),[A-Z]*,")
 SESSION_ENDED_BY_ANOTHER = re.compile(
     rf"{LOGGED.pattern}(\S+ )?MULTI: new connection by client '(?P<client>[^']+)' will cause previous"
+)
+ANSWER_SECONDS = 5
+REJECTED = re.compile(
+    r"(?P<time>[0-9]+),[A-Z]*,(\S+ )?(VERIFY ERROR: depth=0, error=(?P<reason>[^:]+): CN=(?P<client>[^,]+), "
+    r"serial=(?P<serial>[0-9]+)|TLS Auth Error: --client-config-dir authentication failed for common name "
+    r"'(?P<named>[^']+)')"
 )
 CONTEST_SECONDS = 180
 FEWEST_OF_A_CONTEST = 3
@@ -58,6 +64,25 @@ def contests_in(log: Sequence[str]) -> tuple[Contest, ...]:
     return tuple(found)
 
 
+def rejections(inside: Sequence[str]) -> tuple[Rejection, ...]:
+    """The clients that were turned away lately. Raises as `sessions`."""
+    return rejections_in(_ask(inside, "log all"))
+
+
+def rejections_in(log: Sequence[str]) -> tuple[Rejection, ...]:
+    """The same, from the server's last lines: the last of each client, the latest first."""
+    times = [int(line.split(",")[0]) for line in log if LOGGED.match(line)]
+    found: dict[str, Rejection] = {}
+    for match in filter(None, map(REJECTED.match, reversed(log))):
+        client, serial_number = match["client"] or match["named"], match["serial"]
+        reason = match["reason"] or "it has no file in ccd"
+        rejection = Rejection(
+            client, reason, times[-1] - int(match["time"]), int(serial_number) if serial_number else None
+        )
+        found.setdefault(client, rejection)
+    return tuple(found.values())
+
+
 def end_sessions(inside: Sequence[str], client: str) -> int:
     """End a client's sessions, and tell it not to come back; return how many there were. Raises as `sessions`."""
     numbers = [session.number for session in sessions(inside) if session.client == client]
@@ -69,7 +94,7 @@ def end_sessions(inside: Sequence[str], client: str) -> int:
 def _ask(inside: Sequence[str], command: str) -> list[str]:
     """Give a command, and return the answer's lines."""
     answer: list[str] = []
-    words = [*inside, "nc", "-N", "-U", "/run/management"]
+    words = [*inside, "nc", "-N", "-w", str(ANSWER_SECONDS), "-U", "/run/management"]
     with TemporaryFile("w+") as complaints:
         with (
             suppress(BrokenPipeError),  # it has ended already, and complained
