@@ -302,6 +302,7 @@ def test_scripts_name_the_same_packages_as_pyproject() -> None:
     scripts = sorted((REPOSITORY / "scripts").glob("*.py"))
     assert [script.name for script in scripts] == [
         "client.py",
+        "doctor.py",
         "down.py",
         "generate.py",
         "host.py",
