@@ -22,9 +22,9 @@ FIRST_FILES = (
     "project/test_readme.py", "tunnel/test_https_end_to_end.py", "tunnel/test_names_end_to_end.py",
     "tunnel/test_status_end_to_end.py", "tunnel/test_end_to_end.py", "tunnel/test_handshake.py",
     "cluster/test_chart_end_to_end.py", "cluster/test_cluster_restart_end_to_end.py", "tunnel/test_upgrade.py",
-    "tunnel/test_up_refuses.py", "tunnel/test_host.py", "cluster/test_chart.py", "project/test_damage.py",
-    "cluster/test_ingress.py", "project/test_template.py", "project/test_questions.py", "project/test_unit.py",
-    "unit/test_bad_input.py",
+    "tunnel/test_engines.py", "tunnel/test_up_refuses.py", "tunnel/test_host.py", "cluster/test_chart.py",
+    "project/test_damage.py", "cluster/test_ingress.py", "project/test_template.py", "project/test_questions.py",
+    "project/test_unit.py", "unit/test_bad_input.py",
 )  # fmt: skip
 # What tests start shall end at a Ctrl-C, also where the tests themselves were told to ignore it: in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)

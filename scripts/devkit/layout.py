@@ -35,6 +35,8 @@ class Layout:
         self.project = project
         self.answers = project / ANSWERS_FILE
         self.compose = project / "compose.yaml"
+        self.dockerfile = project / "gateway/Dockerfile"
+        self.dockerignore = project / ".dockerignore"  # what of this folder a build may see
         self.server_conf = project / "server/server.conf"  # the readable part of the server's configuration
         self.client_conf = project / "client/client.conf"  # the readable part of every profile
         # What the commands render from and run; an update's merge may leave a conflict in each.

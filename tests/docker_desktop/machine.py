@@ -80,6 +80,7 @@ class Engine:
         self,
         lab_folder: Path,
         docker_data: Path,
+        suite: cache.EngineSuite,
         store: cache.ImageStore,
         backend: IptablesBackend,
         options: list[str],
@@ -87,6 +88,7 @@ class Engine:
     ) -> None:
         self._folder = lab_folder
         self._shares = shares
+        self._root_filesystem = cache.machine(suite)
         self._store = store
         self._backend = backend
         self._options = options
@@ -112,7 +114,7 @@ class Engine:
             self._folder,
             self._options,
             ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation",
-             "private", "sh", HERE / "boot-vm.sh", self._folder, cache.ROOT_FILESYSTEM, self._docker_data,
+             "private", "sh", HERE / "boot-vm.sh", self._folder, self._root_filesystem, self._docker_data,
              self._backend, self._store, "shared" if self._shares else "alone"],
             "engine.log",
         )  # fmt: skip
@@ -178,21 +180,23 @@ class Engine:
 @contextmanager
 def lab(
     iptables: IptablesBackend = "nft",
-    store: cache.ImageStore = cache.STORE,
+    suite: cache.EngineSuite = cache.NEWEST,
+    store: cache.ImageStore | None = None,
     docker_data: Path | None = None,
     keep: bool = False,
 ) -> Iterator[tuple[Mac, Engine]]:
-    """Boot a Mac and an engine; tear both down at the end, however it comes.
+    """Boot a Mac and the engine of a Debian suite; tear both down at the end, however it comes.
 
     With `keep` a body that succeeds leaves the lab running, until `remove_lab`.
     """
+    store = store or cache.image_store(suite)
     if not docker_data:
-        cache.prepare(store, _fill_docker_data)
+        cache.prepare(suite, store, _fill_docker_data)
     with _folder(keep) as (folder, teardown):
         if not docker_data:
             docker_data = folder / "docker"
-            cache.copy_docker_data(store, docker_data)
-        engine = Engine(folder, docker_data, store, iptables, _lifetime(keep))
+            cache.copy_docker_data(suite, store, docker_data)
+        engine = Engine(folder, docker_data, suite, store, iptables, _lifetime(keep))
         teardown.callback(engine.kill)
         engine.boot()
         home = folder / "shared"
@@ -208,7 +212,7 @@ class RemoteEngine(Engine):
     """
 
     def __init__(self, lab_folder: Path, docker_data: Path, store: cache.ImageStore, options: list[str]) -> None:
-        super().__init__(lab_folder, docker_data, store, "nft", options, shares=False)
+        super().__init__(lab_folder, docker_data, cache.NEWEST, store, "nft", options, shares=False)
         self._users: list[Mac] = []
 
     def boot(self) -> None:
@@ -268,9 +272,9 @@ def _make_tls_keys(folder: Path) -> None:
 @contextmanager
 def remote_lab(computers: int) -> Iterator[tuple[RemoteEngine, list[Mac]]]:
     """Boot an engine on a machine of its own, and computers beside it on one network."""
-    cache.prepare(cache.STORE, _fill_docker_data)
+    cache.prepare(cache.NEWEST, cache.STORE, _fill_docker_data)
     with _folder(keep=False) as (folder, teardown):
-        cache.copy_docker_data(cache.STORE, folder / "docker")
+        cache.copy_docker_data(cache.NEWEST, cache.STORE, folder / "docker")
         _make_tls_keys(folder / "tls")
         engine = RemoteEngine(folder, folder / "docker", cache.STORE, _lifetime(keep=False))
         teardown.callback(engine.kill)
@@ -331,11 +335,12 @@ def _boot_mac(
 
 def _docker_command_line(home: Path) -> Mapping[str, str]:
     """Put the VM's own Docker command line on the Mac, and give the environment that leads to it."""
-    plugins = cache.ROOT_FILESYSTEM / "usr/libexec/docker/cli-plugins"
+    root = cache.machine(cache.NEWEST)
+    plugins = root / "usr/libexec/docker/cli-plugins"
     (home / ".docker").mkdir()
     (home / ".docker/config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(plugins)]}))
     (home / "bin").mkdir()
-    (home / "bin/docker").symlink_to(cache.ROOT_FILESYSTEM / "usr/bin/docker")
+    (home / "bin/docker").symlink_to(root / "usr/bin/docker")
     return {
         "DOCKER_CONFIG": str(home / ".docker"),
         "PATH": f"{home}/bin:{os.environ['PATH']}",
@@ -380,24 +385,26 @@ def _environment(process: Path) -> list[bytes]:
     return []
 
 
-def _fill_docker_data(store: cache.ImageStore) -> None:
+def _fill_docker_data(suite: cache.EngineSuite, store: cache.ImageStore) -> None:
     """Load the base image into a new engine and build the images that every lab has."""
-    unfinished = cache.CACHE / f"unfinished-docker-{store}"
+    finished = cache.docker_data(suite, store)
+    unfinished = finished.with_name(f"unfinished-{finished.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    print(f"lab: loading the images into {store} (once)", flush=True)
-    with lab(store=store, docker_data=unfinished) as (mac, engine):
+    print(f"lab: loading the images into Engine {cache.ENGINES[suite]} (once)", flush=True)
+    with lab(suite=suite, store=store, docker_data=unfinished) as (mac, engine):
         path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
         mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
         mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
         mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
-        folder, library = cache.REPOSITORY / "template/gateway", f"devkit={cache.REPOSITORY / 'scripts/devkit'}"
+        project = shutil.copytree(cache.REPOSITORY / "template", mac.home / "devkit")
         for target in ("gateway", "names", "proxy"):
-            mac.run("docker", "build", "--tag", target, "--target", target, "--build-context", library, folder)
+            dockerfile = project / "gateway/Dockerfile"
+            mac.run("docker", "build", "--tag", target, "--target", target, "--file", dockerfile, project)
             mac.run("docker", "image", "rm", target)  # the build cache stays
         engine.shut_down()
-    os.rename(unfinished, cache.docker_data(store))
+    os.rename(unfinished, finished)
 
 
 @contextmanager

@@ -213,7 +213,7 @@ def test_project_may_be_called_what_yaml_takes_for_something_else(tmp_path: Path
 
 def test_project_is_small_and_holds_nothing_of_the_templates_own(project: Path) -> None:
     own = {path.name for path in project.iterdir()}
-    files = {".copier-answers.yml", ".gitignore", "README.md", "compose.yaml"}
+    files = {".copier-answers.yml", ".dockerignore", ".gitignore", "README.md", "compose.yaml"}
     assert own == files | {"chart", "client", "gateway", "ingress-nginx", "local", "scripts", "server"}
     assert len((project / "compose.yaml").read_text().splitlines()) < 210
     assert not list(project.rglob("*.jinja"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, RunHere, copy_project, snapshot
 from tests.docker_desktop import Mac
-from tests.docker_desktop.cache import ROOT_FILESYSTEM
+from tests.docker_desktop.cache import NEWEST, machine
 from tests.vpn import eventually, place, script, up
 
 
@@ -37,6 +37,18 @@ def engine_state(mac: Mac) -> dict[str, list[str]]:
     return {kind: sorted(mac.run("docker", kind, "ls", "--quiet").stdout.split()) for kind in kinds}
 
 
+WITHOUT_WHALES = """
+import sys
+
+class Without:
+    def find_spec(self, name, *rest):
+        if name == "python_on_whales":
+            raise ModuleNotFoundError(name=name)
+
+sys.meta_path.insert(0, Without())
+"""
+
+
 def sentence(run: subprocess.CompletedProcess[str]) -> str:
     """The one sentence of a refusal."""
     assert run.returncode == 1
@@ -51,7 +63,7 @@ def test_no_engine(pristine: Path) -> None:
     before = snapshot(pristine)
     environment = os.environ | {
         "DOCKER_HOST": "unix:///nowhere/docker.sock",
-        "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
+        "PATH": f"{machine(NEWEST)}/usr/bin:/usr/bin:/bin",
     }
     for name in ("up", "down"):
         run = run_script(pristine, name, environment)
@@ -63,7 +75,7 @@ def test_no_engine(pristine: Path) -> None:
 def test_context_that_is_not_there(pristine: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"} | {
         "DOCKER_CONTEXT": "none-such",
-        "PATH": f"{ROOT_FILESYSTEM}/usr/bin:/usr/bin:/bin",
+        "PATH": f"{machine(NEWEST)}/usr/bin:/usr/bin:/bin",
     }
     assert 'context "none-such": context not found' in sentence(run_script(pristine, "up", environment))
 
@@ -74,7 +86,7 @@ def test_no_docker_at_all(pristine: Path) -> None:
 
 
 def test_library_that_is_missing_is_named_with_the_way_to_it(pristine: Path, tmp_path: Path) -> None:
-    (tmp_path / "python_on_whales.py").write_text("raise ModuleNotFoundError('no', name='python_on_whales')\n")
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_WHALES)
     environment = os.environ | {"PATH": "/nowhere", "HOME": "/nowhere", "PYTHONPATH": str(tmp_path)}
     for name in ("up", "status", "down"):
         run = run_script(pristine, name, environment)

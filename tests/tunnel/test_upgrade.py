@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from devkit.sites.ownership import SERVICES
 
 from tests.conftest import REPOSITORY, copy_project
 from tests.docker_desktop import lab
@@ -52,7 +53,7 @@ def test_former_layout_is_replaced_and_its_profiles_go_on_working(tmp_path: Path
             client.wait_for("Initialization Sequence Completed", times=2)
             eventually(lambda: fetch(mac, "172.17.0.2", seconds=2) == "200")
         names = mac.run("docker", "ps", "--all", "--format", "{{.Names}}").stdout.split()
-        assert sorted(names) == ["d4m-devkit-firewall-1", "d4m-devkit-vpn-1", "web"]
+        assert sorted(names) == [*(f"d4m-devkit-{service}-1" for service in sorted(SERVICES)), "web"]
         assert "relay" not in mac.run("docker", "network", "ls").stdout
         assert "d4m0" not in engine.run("ip", "-brief", "link").stdout
         assert "d4m0" not in engine.run("iptables-save").stdout

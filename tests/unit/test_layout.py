@@ -15,6 +15,8 @@ def test_every_file_of_a_project_is_where_it_always_was() -> None:
         "project": ".",
         "answers": ".copier-answers.yml",
         "compose": "compose.yaml",
+        "dockerfile": "gateway/Dockerfile",
+        "dockerignore": ".dockerignore",
         "server_conf": "server/server.conf",
         "client_conf": "client/client.conf",
         "local": "local",

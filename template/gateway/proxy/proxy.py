@@ -4,8 +4,6 @@
 Caddy's configuration never changes, so no connection ends because some container comes or goes: it asks here, by HTTP
 for which names it may sign, and by DNS which addresses and ports serve one.
 
-usage: proxy.py          serve
-       proxy.py check    succeed if all of it answers
 environment: DNS_DOMAIN; VPN_SUBNET, a CIDR; ROUTES, CIDRs with spaces between them
 file descriptor 3: the intermediate's key
 """
@@ -22,7 +20,6 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from html import escape
-from http.client import HTTPConnection
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import cast
@@ -294,16 +291,6 @@ def _wait_for(address: str) -> None:
         time.sleep(0.1)
 
 
-def check() -> int:
-    """Succeed if Caddy and the rest answer."""
-    address = IPv4Network(os.environ["VPN_SUBNET"])[1]
-    connection = HTTPConnection(str(address), 8080, timeout=3)
-    connection.request("GET", "/state.json", headers={"Host": os.environ["DNS_DOMAIN"]})
-    return 0 if REDIRECTIONS.exists() and connection.getresponse().status == 200 else 1
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["check"]:
-        sys.exit(check())
     configure()
     sys.exit(asyncio.run(serve()))
