@@ -13,6 +13,7 @@ import sysconfig
 
 OLDEST_PYTHON = (3, 11)
 GUARD = "D4M_DEVKIT_IN_UV"
+MODULES = {"pyyaml": "yaml"}  # of packages whose names are others
 UV_INSTALLER = "https://astral.sh/uv/install.sh"
 # Without a network uv would try for half a minute; what the user has set stays. For a Python it tries two places.
 PATIENCE = {"UV_HTTP_RETRIES": "0", "UV_HTTP_CONNECT_TIMEOUT": "3" if sys.version_info >= OLDEST_PYTHON else "2"}
@@ -33,14 +34,23 @@ def _run(command: str) -> int:
         missing, mend = "Python 3.11 or newer, and {} is {}".format(sys.executable, version), _install_uv()
     else:
         try:
+            _require_packages()
             return int(importlib.import_module("devkit.commands." + command).main(sys.argv[1:]))
-        except ModuleNotFoundError as error:  # nothing has been done yet
+        except ModuleNotFoundError as error:
             if str(error.name).startswith("devkit"):
                 raise
             missing = "the Python package {}, which {} does not have".format(error.name, sys.executable)
             mend = _install_uv() + _install_by_pip()
     uv = _find_uv()
     return _refuse(missing, mend) if in_uv or uv is None else _run_in_uv(uv, missing)
+
+
+def _require_packages() -> None:
+    """Raise ModuleNotFoundError unless all packages are there: some are imported late, when something has been done."""
+    for package in _dependencies(os.path.abspath(sys.argv[0])):
+        name = MODULES.get(package, package.replace("-", "_"))
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError("No module named " + name, name=name)
 
 
 def _run_in_uv(uv: str, missing: str) -> int:

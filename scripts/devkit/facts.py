@@ -6,6 +6,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 
 PAUSED = "paused"  # what Docker calls a container whose processes are frozen
+RUNNING = ("running", PAUSED, "restarting")  # the states of a container that `docker ps` lists
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Container:
 
     Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
     `state` is as Docker says it (running, paused, restarting); `health` is None where nothing checks it, else starting,
-    healthy or unhealthy. `restarts` counts those by itself. `shares` is the name of the container whose network it has
+    healthy or unhealthy. `started` says when it was started last, as Docker writes it, and `restarts` counts those by
+    itself. `shares` is the name of the container whose network it has
     joined, which has its addresses.
     """
 
@@ -103,6 +105,7 @@ class Container:
     published: tuple[PublishedPort, ...] = ()
     shares: str | None = None
     restarts: int = 0
+    started: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What there is on an engine; the containers are the user's, not the devkit's own."""
+    """What there is on an engine: the user's containers that run, and the devkit's own, running or not."""
 
     engine: Engine
     containers: tuple[Container, ...]
     networks: tuple[Network, ...] = ()
+    own: tuple[Container, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,3 +242,6 @@ class ClusterFacts:
     services: tuple[Service, ...]
     pods: tuple[Pod, ...]
     profiles_lead_there: bool
+
+
+Facts = EngineFacts | ClusterFacts

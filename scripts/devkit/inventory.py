@@ -66,6 +66,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         published=tuple(_published(found)),
         shares=_name(other) if other else None,
         restarts=found.get("RestartCount") or 0,
+        started=state.get("StartedAt") or "",
     )
 
 

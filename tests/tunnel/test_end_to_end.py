@@ -243,6 +243,30 @@ time.sleep(60)
 """
 
 
+def test_images_are_built_only_when_something_of_them_has_changed(mac: Mac, project: Path, client: Client) -> None:
+    script_ = project / "gateway/reach.pl"
+    images = ("docker", "image", "inspect", "--format", "{{.Id}}")
+    before = mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout
+    assert "Building the image: done" in script(mac, project, "up").stderr
+    assert mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout == before
+    script_.write_text(f"{script_.read_text()}# edited\n")
+    up(mac, project)
+    assert "# edited" in mac.run("docker", "exec", CONTAINERS[1], "tail", "-n", "1", "/usr/local/bin/reach.pl").stdout
+    changed = mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout
+    assert changed != before
+    mac.run("docker", "image", "rm", "--force", "d4m-devkit-names")
+    up(mac, project)
+    assert mac.run(*images, "d4m-devkit-gateway").stdout == changed.splitlines()[0] + "\n"
+
+
+@pytest.mark.further
+def test_images_are_built_anew_where_that_is_asked_for(mac: Mac, project: Path, client: Client) -> None:
+    packages = ("docker", "exec", CONTAINERS[1], "stat", "--format", "%Y", "/var/lib/dpkg/status")
+    before = int(mac.run(*packages).stdout)
+    assert script(mac, project, "up", "--build").returncode == 0
+    assert int(mac.run(*packages).stdout) > before
+
+
 def test_thousand_idle_connections_keep_no_client_out_and_cost_less_than_the_limit(mac: Mac, client: Client) -> None:
     started = ["docker", "inspect", "--format", "{{.State.StartedAt}}", "d4m-devkit-vpn-1"]
     before = mac.run(*started).stdout

@@ -22,7 +22,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_container_has_all_that_a_name_or_a_report_is_made_of(engine: Path, tmp_path: Path) -> None:
     holds(engine, "container", [inspected(1)])
-    (one,) = Docker(tmp_path).survey()[2]
+    (one,) = Docker(tmp_path).found().containers
     assert (one.name, one.id, one.image) == ("shop-web-1", f"{1:064x}", "nginx")
     assert (one.project, one.service, one.labels["team"]) == ("shop", "web", "a")
     assert (one.state, one.health) == ("running", "healthy")
@@ -44,7 +44,7 @@ def test_container_in_anothers_network_has_its_addresses(engine: Path, tmp_path:
         2, HostConfig={"NetworkMode": f"container:{of_its_own['Id']}"}, NetworkSettings=nothing, State={}
     )
     holds(engine, "container", [joined, of_its_own])
-    one, two = Docker(tmp_path).survey()[2]
+    one, two = Docker(tmp_path).found().containers
     assert (two.shares, two.attachments) == ("shop-web-1", one.attachments)
     assert (two.published, two.health) == ((), None)
 
@@ -53,7 +53,7 @@ def test_engine_is_asked_as_often_for_many_as_for_one(engine: Path, tmp_path: Pa
     asked = []
     for number in (1, 120):
         holds(engine, "container", map(inspected, range(number)))
-        assert len(Docker(tmp_path).survey()[2]) == number
+        assert len(Docker(tmp_path).found().containers) == number
         asked.append(len((engine / "asked").read_text().splitlines()))
         (engine / "asked").unlink()
     assert asked == [6, 6]
@@ -61,7 +61,7 @@ def test_engine_is_asked_as_often_for_many_as_for_one(engine: Path, tmp_path: Pa
 
 def test_what_goes_meanwhile_is_left_out(engine: Path, tmp_path: Path) -> None:
     holds(engine, "container", [inspected(1)], gone=["f" * 64])
-    assert [one.name for one in Docker(tmp_path).survey()[2]] == ["shop-web-1"]
+    assert [one.name for one in Docker(tmp_path).found().containers] == ["shop-web-1"]
     (engine / "container.error").write_text("Cannot connect to the Docker daemon\n")
     with pytest.raises(UserError, match="Docker refused: Cannot connect"):
-        Docker(tmp_path).survey()[2]
+        Docker(tmp_path).found()

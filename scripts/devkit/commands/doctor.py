@@ -333,8 +333,7 @@ class _WayToSite(_Way):
     @cached_property
     def condition(self) -> Condition:
         """How the site is doing."""
-        _ = self.site_facts  # which says best that all is down
-        return self.site.condition((), may_run=True)
+        return self.site.condition(self.site_facts, (), may_run=True)
 
     @cached_property
     def site_facts(self) -> EngineFacts | ClusterFacts:

@@ -16,7 +16,7 @@ from devkit.addresses import first_host
 from devkit.answers import Answers, read_answers
 from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import ClusterFacts, EngineFacts
+from devkit.facts import ClusterFacts, EngineFacts, Facts
 from devkit.material.state import first_profiles, problems, read_generation
 from devkit.report import cluster, document, engine
 from devkit.report.access import make_access, warning_lines
@@ -45,8 +45,8 @@ def _status(options: argparse.Namespace) -> int:
         _watch(project, answers, site, as_json=options.json)
         return 0
     fingerprint = site.fingerprint()
-    health = show_report(project, answers, site, as_json=options.json)
-    if site.loaded() not in (None, fingerprint):
+    found, health = show_report(project, answers, site, as_json=options.json)
+    if site.loaded(found) not in (None, fingerprint):
         commandline.warn([f"what runs is older than what is in this folder: run `{site.up}` to load it."])
     return commandline.code_of(health)
 
@@ -58,8 +58,8 @@ def show_report(
     as_json: bool,
     may_run: bool = False,
     about: Collection[str] = checks.HEALTH,
-) -> Sequence[Check]:
-    """Ask the site what there is, print the report, and return how the VPN is doing in what the command is about.
+) -> tuple[Facts, Sequence[Check]]:
+    """Ask the site what there is, print the report, and return that and how the VPN is doing in what is asked about.
 
     See `Site.condition` for `may_run`.
     """
@@ -69,13 +69,14 @@ def show_report(
     else:
         commandline.show(report.text)
         commandline.warn(report.contests)
-    return [one for one in report.health if one.name in about]
+    return report.found, [one for one in report.health if one.name in about]
 
 
 @dataclass(frozen=True)
 class _Report:
     """What there is, for a program and for a person; how the VPN is doing, and who is used on two machines."""
 
+    found: Facts
     facts: document.Document
     text: RenderableType
     health: Sequence[Check]
@@ -91,7 +92,7 @@ def _report(
     access = make_access(answers, first_profiles(project, answers), read_generation(project), now)
     system, folder = host.operating_system(), Path.cwd()
     targets = reachability.targets(found, answers.routes)
-    condition = site.condition(targets, may_run)
+    condition = site.condition(found, targets, may_run)
     ways = host.ways([*(target.address for target in targets), *map(first_host, answers.routes)])
     if condition.answers is None and isinstance(found, ClusterFacts):  # whose servers were not asked
         near = [one for one in targets if (way := ways[one.address]) and way.address.ip in answers.vpn_subnet]
@@ -100,10 +101,10 @@ def _report(
     if isinstance(found, EngineFacts):
         on_engine = engine.make_report(access, found, condition, ways)
         text = engine.as_text(on_engine, system, folder, about)
-        return _Report(document.of_engine(on_engine), text, on_engine.health, contests)
+        return _Report(found, document.of_engine(on_engine), text, on_engine.health, contests)
     in_cluster = cluster.make_report(access, found, condition, ways, site.up)
     text = cluster.as_text(in_cluster, system, folder, about)
-    return _Report(document.of_cluster(in_cluster), text, in_cluster.health, contests)
+    return _Report(found, document.of_cluster(in_cluster), text, in_cluster.health, contests)
 
 
 def _watch(project: Path, answers: Answers, site: Site, as_json: bool) -> None:

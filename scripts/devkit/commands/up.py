@@ -17,6 +17,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `up.py`."""
     parser = commandline.parser(__doc__ or "")
     parser.add_argument("--json", action="store_true", help="print the report's facts as JSON")
+    anew = "build the image anew, with the packages of today, although nothing has changed here"
+    parser.add_argument("--build", action="store_true", help=anew)
     commandline.add_site_options(parser, values=True)
     return commandline.run(parser, _up, arguments)
 
@@ -39,8 +41,8 @@ def _up(options: argparse.Namespace) -> int:
     if host_is_new:
         said = f"The profiles lead to {answers.vpn_host} now, as Docker's context does: import them again."
         progress.print(said, markup=False)
-    for step in site.start():
+    for step in site.start(options.build):
         commandline.follow(progress, step)
     # Whether a client is connected is not up to this command.
-    health = show_report(project, answers, site, options.json, may_run=True, about=checks.OF_THE_SERVER)
+    _, health = show_report(project, answers, site, options.json, may_run=True, about=checks.OF_THE_SERVER)
     return commandline.code_of(health)

@@ -10,14 +10,15 @@ from devkit import checks, host, vpn
 from devkit.answers import Answers
 from devkit.checks import Check
 from devkit.errors import UserError
-from devkit.facts import ClusterEndpoint, ClusterFacts, Condition, Contest, Part, Passage, Session, Target
+from devkit.facts import ClusterEndpoint, ClusterFacts, Condition, Contest, Facts, Part, Passage, Session, Target
 from devkit.keys.model import Generation
 from devkit.material import values
 from devkit.material.state import chart_values, read_generation
 from devkit.sites import kubernetes, probe
 from devkit.sites.docker import Docker
-from devkit.sites.image import Image
+from devkit.sites.image import Image, build
 from devkit.sites.kubectl import Kubectl
+from devkit.sites.ownership import SERVER
 from devkit.sites.pods import is_leaving, is_ready, states
 from devkit.sites.release import NAMESPACE, SERVERS, Release
 from devkit.sites.site import Refusal, Step
@@ -37,7 +38,7 @@ class ClusterSite:
         self._kubectl = Kubectl(project, context)
         self._release = Release(self._kubectl, project, answers)
         self._docker = Docker(project)
-        self._image = Image(self._docker, answers.image, project / "gateway")
+        self._image = Image(self._docker, answers.image, project)
 
     @property
     def up(self) -> str:
@@ -65,7 +66,7 @@ class ClusterSite:
         level = self._release.enforced_pod_security()
         yield checks.pod_security(NAMESPACE, level, self._kubectl.context_option)
 
-    def start(self) -> Iterator[Step]:
+    def start(self, anew: bool = False) -> Iterator[Step]:
         """Build or push the image, and install the chart."""
         answers = self._answers
         settings: dict[str, str] = {}
@@ -76,7 +77,7 @@ class ClusterSite:
             settings["image.digest"] = self._image.pushed_digest()
         else:
             self._docker.require_compose()
-            yield Step("Building the image", self._image.build())
+            yield Step("Building the image", build(self._docker, self._project, {SERVER: self._image}, anew))
             settings["image.tag"] = self._image.tag_by_content()
         installation = self._release.install(settings, self._values)
         yield Step(f"Installing the chart in {self._kubectl.context}", installation, in_our_words=True)
@@ -104,7 +105,7 @@ class ClusterSite:
             profiles_lead_there=self._leads_to(endpoint),
         )
 
-    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:
+    def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- as it is
         """Look at the pods, and ask the servers if it may: for that a user needs the right to run programs in pods."""
         pods = [pod for pod in self._release.pods() if not is_leaving(pod)]
         parts = tuple(_part(pod) for pod in pods)
@@ -118,7 +119,7 @@ class ClusterSite:
         except UserError as error:
             return Condition(parts, reason=str(error).rstrip("."))
 
-    def loaded(self) -> str | None:
+    def loaded(self, found: Facts | None = None) -> str | None:  # noqa: ARG002 -- they do not say it
         """What an annotation of the StatefulSet says."""
         return self._release.fingerprint()
 

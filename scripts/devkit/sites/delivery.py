@@ -68,15 +68,11 @@ class Delivery:
                 if received.returncode != 0:
                     raise UserError(f"the engine did not take {folder}: {most_telling(received.stderr.decode())}.")
 
-    @explained()
     def volume_of_others(self) -> str | None:
         """The name of a volume that is not ours and has the name of one of ours."""
-        for volume in (f"{self._project_name}_{name}" for name in self._folders()):
-            if self._docker.client.volume.exists(volume):
-                labels = self._docker.client.volume.inspect(volume).labels or {}
-                if labels.get(DELIVERED_LABEL) not in server_serial_numbers(self._project):
-                    return volume
-        return None
+        own = server_serial_numbers(self._project)
+        found = self._docker.volumes(*(f"{self._project_name}_{name}" for name in self._folders()))
+        return next((name for name, labels in found.items() if labels.get(DELIVERED_LABEL) not in own), None)
 
     @explained()
     def remove(self) -> None:

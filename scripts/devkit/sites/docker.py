@@ -2,30 +2,43 @@
 
 import json
 import re
+import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
-
-from python_on_whales import DockerClient
-from python_on_whales.client_config import ClientNotFoundError
-from python_on_whales.exceptions import DockerException
 
 from devkit import inventory
 from devkit.answers import THIS_COMPUTER
-from devkit.errors import UnreachableError, UserError
+from devkit.errors import UnreachableError, UserError, most_telling
 from devkit.facts import Container, Engine, Network
 from devkit.layout import Layout
 
-GONE = re.compile(r"no such (container|network)|network \S+ not found", re.IGNORECASE)
+if TYPE_CHECKING:
+    from python_on_whales import DockerClient
+
+DOCKER = "docker"
+GONE = re.compile(r"no such (container|network|volume)|network \S+ not found", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on an engine: its networks, and its containers, running or not, by name."""
+
+    networks: tuple[Network, ...]
+    containers: tuple[Container, ...]
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what Docker refuses into one sentence."""
+    """Turn what the client refuses, or Docker by way of it, into one sentence."""
+    from python_on_whales.exceptions import DockerException  # noqa: PLC0415 -- see `Docker.client`
+
     try:
         yield
     except DockerException as error:
@@ -46,63 +59,70 @@ class Docker:
     """The engine that Docker's context leads to, and a project's Compose file."""
 
     def __init__(self, project: Path) -> None:
-        self.client = DockerClient(compose_files=[Layout(project).compose], compose_project_directory=project)
-        self._engine: Engine | None = None
+        self._project = project
+
+    @cached_property
+    def client(self) -> "DockerClient":
+        """Docker and Compose, typed."""
+        from python_on_whales import DockerClient  # noqa: PLC0415 -- to import it takes longer than to ask an engine
+
+        return DockerClient(compose_files=[Layout(self._project).compose], compose_project_directory=self._project)
 
     @property
     def command(self) -> list[str]:
         """The words that every `docker` command begins with. Raises UserError when there is no Docker here."""
-        try:
-            return [str(word) for word in self.client.client_config.docker_cmd]
-        except ClientNotFoundError:
-            raise UnreachableError(
-                "Docker is not installed here (there is no `docker` command): install it first."
-            ) from None
+        if not shutil.which(DOCKER):
+            raise UnreachableError("Docker is not installed here (there is no `docker` command): install it first.")
+        return [DOCKER]
 
-    def engine(self) -> Engine:
-        """The engine's facts, asked for once. Raises UserError when there is no Docker here or no engine answers."""
-        self._engine = self._engine or self._asked()
-        return self._engine
+    @cached_property
+    def _endpoint(self) -> str:
+        return _endpoint()
 
-    @explained()
-    def _asked(self) -> Engine:
+    @cached_property
+    def _info(self) -> Mapping[str, Any]:
         command = [*self.command, "info", "--format", "{{json .}}"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        info = cast("dict[str, object]", json.loads(answer.stdout)) if answer.stdout.startswith("{") else {}
+        info = cast("dict[str, Any]", json.loads(answer.stdout)) if answer.stdout.startswith("{") else {}
         if answer.returncode != 0 or not info.get("ServerVersion"):
             said = (answer.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("ERROR: ")
             raise UnreachableError(
-                f"the Docker engine at {_endpoint(self.client)} does not answer ({said.rstrip('.')}): start it and try "
-                "again."
+                f"the Docker engine at {self._endpoint} does not answer ({said.rstrip('.')}): start it and try again."
             )
+        return info
+
+    def engine(self) -> Engine:
+        """The engine's facts, asked for once. Raises UserError when there is no Docker here or no engine answers."""
+        info = self._info
         backend = info.get("FirewallBackend")
         return Engine(
             name=str(info.get("Name", "")),
             version=str(info["ServerVersion"]),
             operating_system=str(info.get("OperatingSystem", "")),
             firewall_backend=str(backend.get("Driver", "")) if isinstance(backend, dict) else "",
-            host=_machine(_endpoint(self.client)),
+            host=_machine(self._endpoint),
         )
 
     def require_compose(self) -> None:
         """Raise UserError unless Compose v2 is there."""
-        if not self.client.compose.is_installed():
+        plugins = (self._info.get("ClientInfo") or {}).get("Plugins") or []
+        if not any(plugin.get("Name") == "compose" and not plugin.get("Err") for plugin in plugins):
             raise UserError(
                 "Docker Compose v2 is not installed here (`docker compose version` fails): install the Compose plugin."
             )
 
-    @explained()
     def identity(self) -> str:
         """What tells this engine from all others."""
-        return str(self.client.system.info().id)
+        return str(self._info.get("ID", ""))
 
-    def survey(self) -> tuple[Engine, tuple[Network, ...], tuple[Container, ...]]:
-        """The engine, its networks and its running containers, asked for side by side. Raises UserError."""
+    def found(self) -> Found:
+        """What is on the engine now, asked for side by side. Raises UserError."""
         with ThreadPoolExecutor() as pool:
-            engine, networks = pool.submit(self.engine), pool.submit(self.networks)
-            running = pool.submit(self._inspected, "container")
-            # The engine first: it says best why nothing answers.
-            return engine.result(), networks.result(), inventory.containers(running.result(), networks.result())
+            endpoint, info = pool.submit(lambda: self._endpoint), pool.submit(lambda: self._info)
+            networks, containers = pool.submit(self.networks), pool.submit(self._inspected, "container", "--all")
+            info.result()  # the engine first: it says best why nothing answers
+            endpoint.result()
+            return Found(networks.result(), inventory.containers(containers.result(), networks.result()))
 
     def state(self, name: str) -> str | None:
         """How a container is, as Docker says it; None where there is none of that name."""
@@ -114,10 +134,14 @@ class Docker:
         """All networks of the engine."""
         return inventory.networks(self._inspected("network"))
 
-    def labelled(self, label: str, running: bool = False) -> tuple[Container, ...]:
-        """The containers with a label (NAME or NAME=VALUE), by name; with `running`, only those that run."""
-        chosen = ["--filter", f"label={label}", *([] if running else ["--all"])]
-        return inventory.containers(self._inspected("container", *chosen), [])
+    def containers(self) -> tuple[Container, ...]:
+        """All containers of the engine, running or not, by name; of their networks no more than the names is known."""
+        return inventory.containers(self._inspected("container", "--all"), [])
+
+    def volumes(self, *names: str) -> Mapping[str, Mapping[str, str]]:
+        """The labels of those of these volumes that there are."""
+        listed = json.loads(self._run("volume", "inspect", *names) or "[]")
+        return {one["Name"]: one.get("Labels") or {} for one in listed}
 
     def _inspected(self, kind: str, *chosen: str) -> list[inventory.Inspected]:
         """All that the engine says of each object of a kind: two commands, however many there are."""
@@ -139,15 +163,18 @@ def host_of_context() -> str | None:
     None where that is not known: there is no `docker` command, or no such context.
     """
     try:
-        return _machine(_endpoint(DockerClient())) or THIS_COMPUTER
-    except (ClientNotFoundError, DockerException):
+        return _machine(_endpoint()) or THIS_COMPUTER
+    except (OSError, UserError):
         return None
 
 
-def _endpoint(client: DockerClient) -> str:
-    endpoints = client.context.inspect(None).endpoints or {}
-    endpoint = endpoints.get("docker")
-    return (endpoint.host if endpoint else None) or "unix:///var/run/docker.sock"
+def _endpoint() -> str:
+    """The endpoint of Docker's current context, such as unix:///var/run/docker.sock. Raises OSError, UserError."""
+    asked = subprocess.run([DOCKER, "context", "inspect"], capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise UserError(f"Docker refused: {most_telling(asked.stderr)}")
+    (context,) = json.loads(asked.stdout)
+    return str(((context.get("Endpoints") or {}).get(DOCKER) or {}).get("Host") or "unix:///var/run/docker.sock")
 
 
 def _machine(endpoint: str) -> str | None:

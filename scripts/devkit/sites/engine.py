@@ -13,13 +13,14 @@ from devkit.answers import Answers
 from devkit.checks import Check
 from devkit.errors import UserError
 from devkit.facts import (
+    RUNNING,
     Condition,
     Container,
     Contest,
     Engine,
     EngineFacts,
+    Facts,
     Listener,
-    Network,
     Part,
     Passage,
     Session,
@@ -28,7 +29,7 @@ from devkit.facts import (
 from devkit.keys.model import Generation
 from devkit.material.state import fingerprint
 from devkit.sites import ownership, probe
-from devkit.sites.docker import host_of_context
+from devkit.sites.docker import Found, host_of_context
 from devkit.sites.ownership import FIREWALL, SERVER
 from devkit.sites.services import Services
 from devkit.sites.site import Refusal, Step
@@ -54,29 +55,30 @@ class EngineSite:
         yield checks.server_certificate(generation, now)
         context = host_of_context() if answers.vpn_host_from == "record" else None
         yield checks.docker_context(answers, context, context is None or host.same(answers.vpn_host, context))
+        found = self._docker.found()
         engine = self._docker.engine()
         yield checks.engine(engine)
         self._docker.require_compose()
-        networks = self._docker.networks()
-        yield self._in_the_way(networks)
+        yield self._in_the_way(found)
         if engine.host is None:  # another machine's port may be reached at an address that it does not have itself
             yield checks.listening_address(answers, host.interfaces())
-            if not self._services.running():  # our own server has the port
+            if not self._services.runs(found.containers):  # our own server has the port
                 problem = host.port_problem(answers.vpn_listen, answers.vpn_port, answers.vpn_protocol)
                 yield checks.port(answers, problem)
         else:
             leads_here = host.is_loopback(answers.vpn_host) and not host.is_loopback(engine.host)
             yield checks.host_elsewhere(answers, engine.host, leads_here)
-        bridges = [subnet for network in networks for subnet in network.subnets]
+        bridges = [subnet for network in found.networks for subnet in network.subnets]
         yield checks.routes(answers, host.interfaces(), bridges)
 
-    def start(self) -> Iterator[Step]:
-        """Build the image and start the services."""
-        yield Step("Building the image", self._services.image.build())
-        if self._docker.engine().host and not self._services.running():  # the image can see who listens there
-            checks.require([checks.port_elsewhere(self._answers, self._listening_there())])
-        checks.require([self._in_the_way(self._docker.networks())])  # others may have started something meanwhile
-        yield Step("Starting the server and the firewall", self._services.start(self.fingerprint()))
+    def start(self, anew: bool = False) -> Iterator[Step]:
+        """Build the images and start the services."""
+        yield Step("Building the image", self._services.build(anew))
+        found = self._docker.found()  # others may have started something meanwhile
+        if self._docker.engine().host and not self._services.runs(found.containers):
+            checks.require([checks.port_elsewhere(self._answers, self._listening_there())])  # as the image sees it
+        checks.require([self._in_the_way(found)])
+        yield Step("Starting the server and the firewall", self._services.start(self.fingerprint(), found.containers))
 
     def stop(self, images: bool) -> str:
         """Remove the services, and what belongs to them."""
@@ -87,23 +89,25 @@ class EngineSite:
 
     def facts(self) -> EngineFacts:
         """The engine and the user's containers on it."""
-        engine, networks, containers = self._docker.survey()
-        identity = self._services.identity()
-        if not any(map(identity.owns, containers)):
+        found = self._docker.found()
+        own = self._services.own(found.containers)
+        if not any(container.state in RUNNING for container in own):
             raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
-        users = tuple(container for container in containers if not identity.owns(container))
-        return EngineFacts(engine, users, networks)
+        users = tuple(one for one in found.containers if one.state in RUNNING and one not in own)
+        return EngineFacts(self._docker.engine(), users, found.networks, own)
 
-    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- who may look may run
+    def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- who may look may run
         """Ask each service, and the server whom it serves and whom it reaches."""
-        parts, inside = self._services.parts()
+        assert isinstance(found, EngineFacts)  # noqa: S101 -- its own
+        parts, inside = self._services.parts(found.own)
         if inside is None:
             return Condition(parts, reason="the server does not run")
         with ThreadPoolExecutor() as pool:
             trying = pool.submit(probe.answers, inside, targets)
+            asked = [(pool.submit(lane.sessions, inside), pool.submit(lane.contests, inside)) for lane in vpn.LANES]
             try:
-                sessions = tuple(one for lane in vpn.LANES for one in lane.sessions(inside))
-                contests = tuple(one for lane in vpn.LANES for one in lane.contests(inside))
+                sessions = tuple(one for of_lane, _ in asked for one in of_lane.result())
+                contests = tuple(one for _, of_lane in asked for one in of_lane.result())
             except UserError:
                 parts = tuple(Part(part.name, "silent" if part.name == SERVER else part.trouble) for part in parts)
                 return Condition(parts, reason="the server does not answer")
@@ -112,9 +116,9 @@ class EngineSite:
         except UserError as error:  # as from a server that is older than this
             return Condition(parts, None, sessions, contests, str(error))
 
-    def loaded(self) -> str | None:
+    def loaded(self, found: Facts | None = None) -> str | None:
         """What the label of the server's container says."""
-        return self._services.loaded()
+        return self._services.loaded(found.own if isinstance(found, EngineFacts) else self._docker.containers())
 
     def fingerprint(self) -> str:
         """A digest of the files that the server reads when it starts."""
@@ -122,17 +126,17 @@ class EngineSite:
 
     def sessions(self) -> tuple[Session, ...]:
         """Ask the server."""
-        inside = self._services.server()
+        inside = self._services.server(self._docker.containers())
         return tuple(session for lane in vpn.LANES for session in lane.sessions(inside)) if inside else ()
 
     def contests(self) -> tuple[Contest, ...]:
         """Ask the server."""
-        inside = self._services.server()
+        inside = self._services.server(self._docker.containers())
         return tuple(contest for lane in vpn.LANES for contest in lane.contests(inside)) if inside else ()
 
     def rejections(self) -> tuple[Rejection, ...]:
         """Ask the server."""
-        inside = self._services.server()
+        inside = self._services.server(self._docker.containers())
         return tuple(one for lane in vpn.LANES for one in lane.rejections(inside)) if inside else ()
 
     def passage(self, target: Target) -> Passage:
@@ -165,8 +169,7 @@ class EngineSite:
     def example(self) -> Iterator[Container]:
         """A container to be reached, for as long as it is needed. Raises UserError."""
         with self._services.image.running("nc", "-l", "-k", "-p", str(EXAMPLE_PORT)) as name:
-            _, _, containers = self._docker.survey()
-            found = next(container for container in containers if container.name == name)
+            found = next(container for container in self._docker.found().containers if container.name == name)
             yield replace(found, ports=(f"{EXAMPLE_PORT}/tcp",))
 
     def refuse(self, client: str) -> Refusal:
@@ -189,10 +192,12 @@ class EngineSite:
         if self._services.delivery.is_needed:
             self._services.delivery.deliver()
 
-    def _in_the_way(self, networks: Iterable[Network]) -> Check:
-        services = self._services
+    def _in_the_way(self, found: Found) -> Check:
+        services, containers = self._services, found.containers
         volume = services.delivery.volume_of_others()
-        return ownership.in_the_way(services.identity(), services.others(), networks, services.own(), volume)
+        return ownership.in_the_way(
+            services.identity(), services.others(containers), found.networks, services.own(containers), volume
+        )
 
     def _listening_there(self) -> set[str]:
         """The addresses of the engine's machine on which the port is taken."""

@@ -1,4 +1,4 @@
-"""The project's own image: built, pushed, run for one command, removed."""
+"""The project's own images: built, pushed, run for one command, removed."""
 
 import hashlib
 import os
@@ -6,16 +6,16 @@ import re
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from python_on_whales.exceptions import DockerException
-
 from devkit.errors import UserError, most_telling
+from devkit.layout import Layout
 from devkit.sites.docker import Docker, explained, lines
 
+SOURCES_LABEL = "d4m-devkit.sources"  # in compose.yaml
 MOST_SECONDS = 300
 ENDING_SECONDS = 20  # how long the containers of a deleted pod may still use its image
 RUN_OPTIONS = (
@@ -32,17 +32,10 @@ RUN_OPTIONS = (
 class Image:
     """The image of `gateway/`, under its name and all its tags. Everything raises UserError."""
 
-    def __init__(self, docker: Docker, name: str, folder: Path) -> None:
+    def __init__(self, docker: Docker, name: str, project: Path) -> None:
         self.name = name
         self._docker = docker
-        self._folder = folder
-
-    def build(self) -> Iterator[str]:
-        """Build it, and give what the build prints line by line."""
-        # An attestation holds the time, so each build would give another image, which would replace the services and
-        # drop every session.
-        os.environ["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
-        return lines(self._docker.client.compose.build(stream_logs=True, progress="plain"))
+        self._project = project
 
     @explained()
     def tag_by_content(self) -> str:
@@ -58,7 +51,13 @@ class Image:
     def push(self, platforms: Sequence[str]) -> Iterator[str]:
         """Build it for these platforms (linux/arm64), push it, and give what the build prints."""
         stream = self._docker.client.buildx.build(
-            self._folder, tags=self.name, platforms=list(platforms), push=True, stream_logs=True
+            self._project,
+            file=Layout(self._project).dockerfile,
+            target="gateway",
+            tags=self.name,
+            platforms=list(platforms),
+            push=True,
+            stream_logs=True,
         )
         with explained():
             yield from (line.strip() for line in cast("Iterator[str]", stream) if line.strip())
@@ -111,9 +110,42 @@ class Image:
         deadline = time.monotonic() + ENDING_SECONDS
         while True:
             try:
-                self._docker.client.image.remove(name)
+                with explained():
+                    self._docker.client.image.remove(name)
                 break
-            except DockerException:
+            except UserError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+
+def build(docker: Docker, project: Path, images: Mapping[str, Image], anew: bool) -> Iterator[str]:
+    """Build images, by the services that say how, and give what the build prints line by line.
+
+    Those that the engine has from the same files stay as they are, unless they are to be made anew, with the packages
+    of today.
+    """
+    digest = _digest_of_sources(project)
+    if not anew and all(built == digest for built in _built_from(docker, images.values())):
+        return
+    # An attestation holds the time, so each build would give another image, which would replace the services and drop
+    # every session.
+    os.environ |= {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "D4M_SOURCES": digest}
+    yield from lines(docker.client.compose.build([*images], stream_logs=True, progress="plain", cache=not anew))
+
+
+def _digest_of_sources(project: Path) -> str:
+    """A digest of all that the engine is shown to build from."""
+    paths = Layout(project)
+    patterns = [line[1:] for line in paths.dockerignore.read_text().splitlines() if line.startswith("!")]
+    files = sorted({path for pattern in patterns for path in project.glob(pattern)})
+    content = [(str(path.relative_to(project)), path.read_bytes()) for path in (paths.dockerfile, *files)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def _built_from(docker: Docker, images: Iterable[Image]) -> list[str]:
+    """The digests that the engine's images were labelled with; fewer where it has not all of them."""
+    label = f'{{{{index .Config.Labels "{SOURCES_LABEL}"}}}}'
+    words = [*docker.command, "image", "inspect", "--format", label, *(image.name for image in images)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    return run.stdout.split() if run.returncode == 0 else [""]

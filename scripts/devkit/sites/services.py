@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
-
-from python_on_whales import Container as WhaleContainer
+from typing import TYPE_CHECKING, cast
 
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
-from devkit.facts import PAUSED, Container, Part
-from devkit.inventory import BRIDGE_NAME_OPTION, FOLDER_LABEL, PROJECT_LABEL, SERVER_LABEL
+from devkit.facts import PAUSED, RUNNING, Container, Part
+from devkit.inventory import BRIDGE_NAME_OPTION, PROJECT_LABEL, SERVER_LABEL
 from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import VOLUME_LABEL, Delivery
 from devkit.sites.docker import Docker, explained, lines
-from devkit.sites.image import Image
+from devkit.sites.image import Image, build
 from devkit.sites.ownership import (
     BRIDGE,
     DNS,
@@ -34,6 +32,9 @@ from devkit.sites.ownership import (
     is_a_devkits,
     server_of_other_keys,
 )
+
+if TYPE_CHECKING:
+    from python_on_whales import Container as WhaleContainer
 
 HEALTH_CHECKS: Mapping[str, list[str]] = {
     SERVER: ["vpn.sh", "check"],
@@ -61,60 +62,63 @@ class Services:
         self._has_names = bool(answers.dns_domain)
         self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
         self._passed: set[str] = set()  # the containers that were waited for
+        self._undisturbed: set[tuple[str, str]] = set()  # those that were healthy before, and when they were started
         self.docker = Docker(project)
-        self.image = Image(self.docker, answers.image, project / "gateway")
-        others = (f"{answers.project_name}-{name}" for name in (NAMES, PROXY))
-        self._images = (self.image, *(Image(self.docker, name, project / "gateway") for name in others))
+        self.image = Image(self.docker, answers.image, project)
+        others = {name: Image(self.docker, f"{answers.project_name}-{name}", project) for name in (NAMES, PROXY)}
+        self._images = {SERVER: self.image} | others  # by the service that says how to build it
+        self._built = {name: image for name, image in self._images.items() if name in self._services}
         self.delivery = Delivery(project, answers.project_name, self.docker, self.image, https=self._has_names)
 
     def identity(self) -> Identity:
         """What the project recognizes its own by now."""
         return identity_of(self._project, self._project_name)
 
-    def own(self) -> tuple[Container, ...]:
-        """The project's own services, running or not."""
-        return tuple(filter(self.identity().owns, self.docker.labelled(FOLDER_LABEL)))
+    def own(self, containers: Iterable[Container]) -> tuple[Container, ...]:
+        """The project's own services, running or not, among an engine's containers."""
+        return tuple(filter(self.identity().owns, containers))
 
-    def running(self) -> tuple[Container, ...]:
-        """The project's own services that run."""
-        return tuple(filter(self.identity().owns, self.docker.labelled(FINGERPRINT_LABEL, running=True)))
-
-    def others(self) -> tuple[Container, ...]:
+    def others(self, containers: Iterable[Container]) -> tuple[Container, ...]:
         """Others' containers that are in the way, running or not: another devkit's server, a project of our name."""
-        found = [
-            *self.docker.labelled(FINGERPRINT_LABEL),
-            *self.docker.labelled(f"{PROJECT_LABEL}={self._project_name}"),
-        ]
         identity = self.identity()
-        return tuple(container for container in found if not identity.owns(container))
+        return tuple(
+            container
+            for container in containers
+            if (FINGERPRINT_LABEL in container.labels or container.project == self._project_name)
+            and not identity.owns(container)
+        )
 
-    def parts(self) -> tuple[tuple[Part, ...], list[str] | None]:
+    def parts(self, containers: Iterable[Container]) -> tuple[tuple[Part, ...], list[str] | None]:
         """Each service, and what keeps it from its work; and what `server` gives, for which nothing more is asked."""
-        identity = self.identity()
-        found = {str(one.service): one for one in self.docker.labelled(SERVER_LABEL) if identity.owns(one)}
+        found = {str(one.service): one for one in self.own(containers) if SERVER_LABEL in one.labels}
         with ThreadPoolExecutor() as pool:
             troubles = pool.map(lambda name: self._trouble(name, found.get(name)), self._services)
             parts = tuple(map(Part, self._services, troubles))
         works = any(part.name == SERVER and not part.trouble for part in parts)
         return parts, self._inside(found[SERVER].name) if works else None
 
-    def loaded(self) -> str | None:
+    def loaded(self, containers: Iterable[Container]) -> str | None:
         """The fingerprint of what the running server has read; None when nothing runs, empty when only others do."""
-        self.docker.engine()
-        for container in self.running():
-            if container.service != SERVER:
-                return ""
-            return container.labels[FINGERPRINT_LABEL]
+        for container in self._servers(containers):
+            return container.labels[FINGERPRINT_LABEL] if container.service == SERVER else ""
         return None
 
-    def server(self) -> list[str] | None:
+    def server(self, containers: Iterable[Container]) -> list[str] | None:
         """The words that run a program in the server's container, if it runs."""
-        names = [container.name for container in self.running() if container.service == SERVER]
+        names = [container.name for container in self._servers(containers) if container.service == SERVER]
         return self._inside(names[0]) if names else None
+
+    def _servers(self, containers: Iterable[Container]) -> list[Container]:
+        """Those of its own servers that run, of earlier versions, too."""
+        return [one for one in self.own(containers) if FINGERPRINT_LABEL in one.labels and one.state in RUNNING]
+
+    def runs(self, containers: Iterable[Container]) -> bool:
+        """Whether a server of its own runs, so that the port is its own."""
+        return bool(self._servers(containers))
 
     def inside(self) -> Mapping[str, list[str]]:
         """The words that run a program in each service's container that there is, with its standard input."""
-        return {str(container.service): self._inside(container.name) for container in self.own()}
+        return {str(one.service): self._inside(one.name) for one in self.own(self.docker.containers())}
 
     def _inside(self, container: str) -> list[str]:
         return [*self.docker.command, "exec", "--interactive", container]
@@ -131,25 +135,32 @@ class Services:
         """The last lines of each service."""
         return {service: self._log(service, 200) for service in self._services}
 
-    def start(self, fingerprint: str) -> Iterator[str]:
+    def build(self, anew: bool) -> Iterator[str]:
+        """Build the images of the services, and give what the build prints."""
+        return build(self.docker, self._project, self._built, anew)
+
+    def start(self, fingerprint: str, before: Sequence[Container]) -> Iterator[str]:
         """Start the services and wait until all are healthy; give what happens meanwhile.
 
-        `fingerprint` is that of what the server must have read; a server that read something else is replaced, and so
-        is what this folder had started under another name or in another layout. Raises UserError that quotes the
-        service that does not become healthy.
+        `before` are the engine's containers, as seen just now. `fingerprint` is that of what the server must have read;
+        a server that read something else is replaced, and so is what this folder had started under another name or in
+        another layout. Raises UserError that quotes the service that does not become healthy.
         """
         serial_number = self.identity().serial_numbers[-1]
         os.environ |= {"D4M_MATERIAL": fingerprint, "D4M_SERVER": serial_number, "D4M_LISTEN": self._listen}
         os.environ["D4M_HTTPS"] = https_fingerprint(self._project)
+        own = self.own(before)
         with explained():
-            yield from self._remove_former()
+            yield from self._remove_former(own)
+        # What goes on undisturbed is as healthy as it was; who has been started anew, the engine looks at later.
+        self._undisturbed = {(one.id, one.started) for one in own if one.health == "healthy"}
         if self.delivery.begin():
             yield "bringing the keys to the engine"
             self.delivery.deliver()
         try:
             yield from self._up()
         except UserError:
-            if not self.running():
+            if not self.runs(self.docker.containers()):
                 raise
             # The DNS cannot join the network of a server that is starting again. One that goes on so is quoted here.
             yield from self._waiting((FIREWALL, SERVER))
@@ -163,7 +174,8 @@ class Services:
 
         Raises UserError, also when rules are left.
         """
-        others, identity = self.others(), self.identity()
+        containers, identity = self.docker.containers(), self.identity()
+        others = self.others(containers)
         for container in others:
             if is_a_devkits(container) and identity.started_here(container):
                 raise UserError("{}: {}.".format(*server_of_other_keys(container)))
@@ -172,7 +184,7 @@ class Services:
                     f"the Compose project {container.project} on this engine is another one, in {container.folder}: "
                     "nothing was taken down."
                 )
-        deque(self._remove_former(images), maxlen=0)
+        deque(self._remove_former(self.own(containers), images), maxlen=0)
         self.docker.client.compose.stop(stream_logs=False)
         # The rules of a devkit that is up stay: an engine has one at a time.
         left = self._remove_rules() if self.image.exists() and not others else None
@@ -181,7 +193,7 @@ class Services:
         self.delivery.remove()
         self.delivery.forget()
         if images:
-            for image in self._images:
+            for image in self._images.values():
                 image.remove()
         if left:
             raise UserError(f"all is down, but these rules could not be removed from the engine's machine: {left}")
@@ -194,7 +206,7 @@ class Services:
         pending, deadline = list(services), time.monotonic() + HEALTHY_SECONDS
         while pending:
             yield f"waiting for {', '.join(pending)}"
-            found = {str(container.service): container for container in self.own()}
+            found = {str(container.service): container for container in self.own(self.docker.containers())}
             with ThreadPoolExecutor() as pool:
                 healthy = pool.map(self._is_healthy, pending, map(found.get, pending))
                 pending = [name for name, is_healthy in zip(pending, healthy, strict=True) if not is_healthy]
@@ -226,6 +238,8 @@ class Services:
     def _is_healthy(self, service: str, container: Container | None) -> bool:
         if container is None:
             return False
+        if container.health == "healthy" and (container.id, container.started) in self._undisturbed:
+            return True
         words = [*self.docker.command, "exec", container.name, *HEALTH_CHECKS[service]]
         # It fails, too, where the service is starting again just now.
         passed = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
@@ -253,10 +267,10 @@ class Services:
         failed = self.docker.client.container.wait(removal) != 0
         return str(self.docker.client.container.logs(removal)).strip() if failed else None
 
-    def _remove_former(self, images: bool = True) -> Iterator[str]:
+    def _remove_former(self, own: Iterable[Container], images: bool = True) -> Iterator[str]:
         """Remove what this folder had started under another project name or in another layout, and its network."""
         client = self.docker.client
-        former = list(filter(self.identity().is_former, self.own()))
+        former = list(filter(self.identity().is_former, own))
         # First the servers: a firewall keeps its rules as long as one is there.
         for container in sorted(former, key=lambda container: container.service == FIREWALL):
             yield f"removing {container.name}"

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from devkit.checks import Check
-from devkit.facts import ClusterFacts, Condition, Contest, EngineFacts, Passage, Session, Target
+from devkit.facts import Condition, Contest, Facts, Passage, Session, Target
 from devkit.keys.model import Generation
 from devkit.vpn.lane import Rejection
 
@@ -41,23 +41,29 @@ class Site(Protocol):
     def checks(self, generation: Generation, now: datetime) -> Iterator[Check]:
         """What must hold before anything is started, in the order in which problems are best solved."""
 
-    def start(self) -> Iterator[Step]:
-        """Build the image, start the server and wait until it is ready, step by step."""
+    def start(self, anew: bool = False) -> Iterator[Step]:
+        """Build the image, start the server and wait until it is ready, step by step.
+
+        With `anew` the image is built also where nothing of it has changed.
+        """
 
     def stop(self, images: bool) -> str:
         """Leave nothing behind there but, unless asked, the image; return a sentence."""
 
-    def facts(self) -> EngineFacts | ClusterFacts:
+    def facts(self) -> Facts:
         """What there is to reach. Raises UserError when the VPN is not up there."""
 
-    def condition(self, targets: Iterable[Target], may_run: bool) -> Condition:
-        """How the VPN is doing there, and which of the targets answer its server.
+    def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:
+        """How the VPN is doing there, and which of the targets answer its server; `found` are the facts of now.
 
         For the latter a program runs beside the server, which takes more than the right to look; hence `may_run`.
         """
 
-    def loaded(self) -> str | None:
-        """The fingerprint of what the server has read, or None when it does not run."""
+    def loaded(self, found: Facts | None = None) -> str | None:
+        """The fingerprint of what the server has read, or None when it does not run.
+
+        With the facts of now, what they say is not asked again.
+        """
 
     def fingerprint(self) -> str:
         """The fingerprint of what is in the project's folder now."""
