@@ -55,18 +55,21 @@ class Bridge:
             yield f"add chain ip docker-bridges {chain}"
             yield f"flush chain ip docker-bridges {chain}"
         for chain in (into, out):
-            yield f"add rule ip docker-bridges {chain} ct state established,related accept"
+            yield _rule(chain, "ct state established,related", "accept")
         if self.internal:
-            yield f'add rule ip docker-bridges {into} iifname != "{self.device}" drop'
-            yield f'add rule ip docker-bridges {out} oifname != "{self.device}" drop'
-        yield f'add rule ip docker-bridges {into} iifname "{self.device}" {"accept" if self.icc else "drop"}'
+            yield _rule(into, f'iifname != "{self.device}"', "drop", "INTERNAL NETWORK INGRESS")
+            yield _rule(out, f'oifname != "{self.device}"', "drop", "INTERNAL NETWORK EGRESS")
+        yield _rule(into, f'iifname "{self.device}"', "accept" if self.icc else "drop", "ICC")
         for address, port in self.published:
             number, protocol = port.split("/")
-            yield f"add rule ip docker-bridges {into} ip daddr {address} {protocol} dport {number} accept"
-        yield f"add rule ip docker-bridges {into} {'drop' if self.protected else 'accept'}"
-        yield f"add rule ip docker-bridges {out} accept"
+            yield _rule(into, f"ip daddr {address} {protocol} dport {number}", "accept")
+        if self.protected:
+            yield _rule(into, "", "drop", "UNPUBLISHED PORT DROP")
+        else:
+            yield _rule(into, "", "accept", "UNPROTECTED")
+        yield _rule(out, "", "accept", "OUTGOING")
         if not self.internal:
-            yield f'add rule ip docker-bridges {nat} oifname != "{self.device}" ip saddr {self.subnet} masquerade'
+            yield _rule(nat, f'oifname != "{self.device}" ip saddr {self.subnet}', "masquerade", "MASQUERADE")
         for jumps, chain in (
             ("filter-forward-in-jumps", into),
             ("filter-forward-out-jumps", out),
@@ -77,7 +80,14 @@ class Bridge:
     def raw_rules(self) -> Iterator[str]:
         """What is dropped before routing: direct access to each container, from anywhere but its own bridge."""
         for address in self.addresses if self.protected and not self.internal else ():
-            yield f'add rule ip docker-bridges raw-PREROUTING ip daddr {address} iifname != "{self.device}" drop'
+            yield _rule(
+                "raw-PREROUTING", f'ip daddr {address} iifname != "{self.device}"', "drop", "DROP DIRECT ACCESS"
+            )
+
+
+def _rule(chain: str, of: str, verdict: str, comment: str = "") -> str:
+    said = f' comment "{comment}"' if comment else ""
+    return f"add rule ip docker-bridges {chain} {of} counter {verdict}{said}"
 
 
 def place(engine: Engine) -> None:

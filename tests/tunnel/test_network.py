@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import copy_project
 from tests.docker_desktop import BASE_IMAGE, Engine, Mac, lab, nftables_backend
+from tests.docker_desktop.cache import ENGINES, NEWEST, EngineSuite
 from tests.docker_desktop.machine import IptablesBackend
 from tests.vpn import Client, connected, eventually, fetch, script, up, web
 
@@ -55,11 +56,26 @@ class Site:
         return self.engine.run("nsenter", f"--net=/proc/{process}/ns/net", "--", *command, check=False)
 
 
-@pytest.fixture(scope="module", params=["nft", pytest.param("legacy", marks=pytest.mark.further), "nftables"])
+SITES: list[tuple[EngineSuite, str]] = [
+    (NEWEST, "nft"),
+    (NEWEST, "nftables"),
+    (NEWEST, "legacy"),
+    ("trixie", "nft"),
+    ("trixie", "legacy"),
+    ("bookworm", "nft"),
+    ("bookworm", "legacy"),
+]
+PARAMETERS = [
+    pytest.param(site, marks=[] if number < 2 else [pytest.mark.further], id=f"{ENGINES[site[0]]}-{site[1]}")
+    for number, site in enumerate(SITES)
+]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    backend: str = request.param
-    iptables: IptablesBackend = "none" if backend == "nftables" else request.param
-    with lab(iptables=iptables) as (mac, engine):
+    suite, backend = request.param
+    iptables: IptablesBackend = "none" if backend == "nftables" else backend
+    with lab(iptables=iptables, suite=suite) as (mac, engine):
         if backend == "nftables":
             nftables_backend.place(engine)
         project = copy_project(mac.home / "devkit", routes=ROUTES)
@@ -329,6 +345,21 @@ def test_rules_stay_in_the_engines_own_packet_filter_where_nothing_leads_to_its_
     site.engine.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
     eventually(lambda: "-A FORWARD -j D4M" not in site.engine.run("iptables", "-S", "FORWARD").stdout, seconds=15)
     assert fetch(site.mac, INSIDE) == "200"
+
+
+def test_flush_of_the_engines_own_chain_changes_nothing(site: Site) -> None:
+    """As Engine 29 flushes it whenever a container starts or stops."""
+    if site.backend != "nftables":
+        return  # an engine of before flushes nothing
+    placed = site.mac.run("docker", "logs", FIREWALL).stdout.count("placing the rules")
+    site.engine.run("nft", "flush", "chain", "ip", "docker-bridges", "raw-PREROUTING")
+    assert fetch(site.mac, INSIDE) == "200"
+    assert fetch(site.mac, BESIDE, seconds=2) == "timed out"
+    site.settle()
+    assert fetch(site.mac, site.web) == "200"
+    assert fetch(site.mac, BESIDE, seconds=2) == "timed out"
+    time.sleep(6)  # it looks every 5 seconds
+    assert site.mac.run("docker", "logs", FIREWALL).stdout.count("placing the rules") == placed
 
 
 def network_of(engine: Engine) -> str:
