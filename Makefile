@@ -4,7 +4,7 @@ BIN := .venv/bin
 # for more than one per processor.
 PYTEST := $(BIN)/pytest --numprocesses $$(($$(nproc) * 3 / 2)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-stop unit test test-all lint format bench screenshots clean packages
+.PHONY: demo demo-stop unit test test-all lint format faults bench screenshots clean packages
 
 # The main job, end to end, with real parts. KEEP=1 leaves it running.
 demo: packages .venv/ready
@@ -20,7 +20,7 @@ unit: .venv/unit
 test: lint
 	$(PYTEST) -m "not further"
 
-# Over all faults, packet filters and earlier versions, and the end-to-end tests again on the older image store.
+# Over all faults, packet filters, engines and earlier versions, and the end-to-end tests again on the older image store.
 test-all: lint
 	$(PYTEST)
 	LAB_STORE=overlay2 $(PYTEST) $(wildcard tests/*/test_*end_to_end.py) \
@@ -40,12 +40,18 @@ format: .venv/ready
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# How fast clients are issued, against easy-rsa; how fast names and HTTPS are; how fast the VPN is, against its peers.
+# What breaks, how long it takes until traffic flows again, and what is lost, on all engines: writes docs/faults.md.
+faults: packages .venv/ready
+	$(BIN)/python -m tests.recovery
+
+# How fast clients are issued, against easy-rsa; how fast names and HTTPS are; how fast the VPN is, against its peers;
+# and what the scripts take themselves.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.names
 	$(BIN)/python -m tests.bench.https
 	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.scripts
 
 # The pictures of the page in docs/screenshots, in its states.
 screenshots: packages .venv/ready

@@ -1,6 +1,7 @@
-"""Fetches a page again and again, in three ways at once, and prints how each attempt has ended.
+"""Pings, and fetches a page, again and again, in four ways at once, and prints how each attempt has ended.
 
 usage: fetching.py ADDRESS DNS NAME ROOT
+  ping      ADDRESS, whoever has it
   address   http://ADDRESS, whoever has it
   name      http://NAME, as the DNS says where that is; its page /name begins with NAME's first label
   https     https://NAME, the same, with a certificate that ROOT vouches for
@@ -35,6 +36,24 @@ def look_up(dns: str, name: str) -> str:
     return socket.inet_ntoa(answer[-4:])  # nothing comes behind it
 
 
+def ping(address: str) -> str:
+    """Have an echo come back (RFC 792)."""
+    token = os.urandom(8)
+    message = struct.pack(">BBH", 8, 0, 0) + token
+    total = sum(struct.unpack(">6H", message))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    with socket.socket(type=socket.SOCK_RAW, proto=socket.IPPROTO_ICMP) as asking:
+        asking.settimeout(PATIENCE)
+        asking.connect((address, 0))
+        asking.send(message[:2] + struct.pack(">H", checksum) + token)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            reply = asking.recv(128)[20:]  # behind the IP header
+            if reply[0] == 0 and reply.endswith(token):
+                return ""
+    raise TimeoutError("no echo")
+
+
 def fetch(address: str, host: str, trust: ssl.SSLContext | None = None) -> str:
     """The page /name."""
     with ExitStack() as opened:
@@ -64,9 +83,10 @@ def repeat(way: str, attempt: Callable[[], str], expected: str) -> None:
 
 
 def main(address: str, dns: str, name: str, root: str) -> None:
-    """Start all three."""
+    """Start all four."""
     trust, label = ssl.create_default_context(cafile=root), name.partition(".")[0]
     ways: dict[str, tuple[Callable[[], str], str]] = {
+        "ping": (lambda: ping(address), ""),
         "address": (lambda: fetch(address, address), ""),
         "name": (lambda: fetch(look_up(dns, name), name), label),
         "https": (lambda: fetch(look_up(dns, name), name, trust), label),
