@@ -412,8 +412,9 @@ def in_words(outcome: Outcome) -> str:
 def main() -> None:
     """Break everything on every engine, and write the document."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("fault", nargs="*", choices=[fault.name for fault in FAULTS], help="these alone; write nothing")
-    chosen = parser.parse_args().fault
+    parser.add_argument("--only", action="append", metavar="FAULT", choices=[fault.name for fault in FAULTS],
+                        help="break this alone, and write nothing; may be repeated")  # fmt: skip
+    chosen = parser.parse_args().only
     faults = [fault for fault in FAULTS if not chosen or fault.name in chosen]
     console, outcomes = Console(), dict[str, list[Outcome]]()
     for suite, version in ENGINES.items():

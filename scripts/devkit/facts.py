@@ -25,7 +25,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Network:
-    """One of the engine's networks."""
+    """One of the engine's networks; its MTU in bytes is Docker's default where nothing else was asked for."""
 
     name: str
     driver: str
@@ -34,6 +34,7 @@ class Network:
     project: str | None
     id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    mtu: int = 1500
 
 
 @dataclass(frozen=True)

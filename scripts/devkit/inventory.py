@@ -11,6 +11,7 @@ from devkit.facts import Attachment, Container, Network, PublishedPort
 Inspected = Mapping[str, Any]  # one object, as Docker's API describes it
 
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
+MTU_OPTION = "com.docker.network.driver.mtu"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
@@ -33,15 +34,18 @@ def containers(inspected: Iterable[Inspected], networks: Iterable[Network]) -> t
 
 def _network(found: Inspected) -> Network:
     labels = found.get("Labels") or {}
+    options = found.get("Options") or {}
+    mtu = options.get(MTU_OPTION) or ""
     ranges = (found.get("IPAM") or {}).get("Config") or []
     return Network(
         name=found["Name"],
         driver=found.get("Driver") or "",
         subnets=ipv4_networks(range_.get("Subnet", "") for range_ in ranges),
-        bridge=(found.get("Options") or {}).get(BRIDGE_NAME_OPTION),
+        bridge=options.get(BRIDGE_NAME_OPTION),
         project=labels.get(PROJECT_LABEL),
         id=found["Id"],
         labels=labels,
+        mtu=int(mtu) if mtu.isdecimal() and int(mtu) else Network.mtu,
     )
 
 

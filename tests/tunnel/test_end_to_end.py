@@ -341,7 +341,9 @@ def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_wit
         mac.run("sh", "-c", command)
         facts = json.loads(script(mac, project, "status", "--json").stdout)
         by_name, (by_address,) = facts["containers"][0]["page"], facts["containers"][0]["urls"]
-        assert f" {by_name} " in script(mac, project, "status").stdout
+        shown = script(mac, project, "status").stdout
+        assert f" {by_name} " in shown
+        assert "an MTU of 9000 makes bridge several times as fast: README.md" in shown
         with connected(mac, project / "local/docker-for-mac.ovpn") as client:
             lead = f"{by_name.removeprefix('https://')}:443:{by_address.removeprefix('http://')}"
             trusting = ["--cacert", f"{project}/local/https/root.crt", "--resolve", lead]
@@ -350,13 +352,29 @@ def test_first_thing_to_look_at_is_one_command_away_and_the_stack_comes_back_wit
                 assert "Welcome to nginx" in fetched.stdout, url
             mac.run("docker", "rm", "--force", "hello")
             page = web(mac, "--restart", "always")
+            in_readme = re.search(r"```json\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)
+            assert in_readme
+            settings = ["sh", "-c", f"mkdir -p /etc/docker && echo '{in_readme[1]}' > /etc/docker/daemon.json"]
             for boots in range(1, 5):
                 engine.kill()
                 engine.boot()
                 client.wait_for(CONNECTED, times=1 + boots, seconds=60)
                 eventually(lambda: fetch(mac, page, seconds=2) == "200")
+                engine.run(*settings)
+            makes_large_networks(mac, engine)
+            assert "Speed" not in script(mac, project, "status").stdout
         assert fetch(mac, page, seconds=3) == "timed out"  # without the VPN
         assert sorted(rules(engine)) == sorted(RULES_OF_AN_OPEN_FIREWALL)
+
+
+def makes_large_networks(mac: Mac, engine: Engine) -> None:
+    """Whether every network that is made now, and the default bridge, has packets of 9000 bytes."""
+    mac.run("docker", "network", "create", "large")
+    for network in ("large", "bridge"):
+        address = web(mac, "--network", network, "--name", f"on-{network}")
+        interfaces = engine.run("docker", "exec", f"on-{network}", "cat", "/sys/class/net/eth0/mtu").stdout
+        assert interfaces.strip() == "9000"
+        assert fetch(mac, address) == "200"
 
 
 @pytest.mark.further

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from devkit.errors import UserError
 from devkit.facts import Attachment, PublishedPort
-from devkit.inventory import containers
+from devkit.inventory import MTU_OPTION, containers, networks
 from devkit.sites.docker import Docker
 
-from tests.unit.engine import holds, inspected, place
+from tests.unit.engine import NETWORK, holds, inspected, place
 
 
 @pytest.fixture
@@ -65,3 +65,10 @@ def test_what_goes_meanwhile_is_left_out(engine: Path, tmp_path: Path) -> None:
     (engine / "container.error").write_text("Cannot connect to the Docker daemon\n")
     with pytest.raises(UserError, match="Docker refused: Cannot connect"):
         Docker(tmp_path).found()
+
+
+def test_networks_mtu_is_the_one_that_was_asked_for_or_dockers_default() -> None:
+    asked = {None: 1500, "9000": 9000, "": 1500, "0": 1500, "much": 1500}
+    for option, mtu in asked.items():
+        (found,) = networks([{**NETWORK, "Options": option if option is None else {MTU_OPTION: option}}])
+        assert found.mtu == mtu

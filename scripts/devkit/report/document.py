@@ -28,6 +28,7 @@ def of_engine(report: EngineReport) -> Document:
         "engine": {"name": engine.name, "version": engine.version, "operating_system": engine.operating_system},
         "containers": [_container(container) for container in report.containers],
         "missed": [str(network) for network in report.missed],
+        "mtus": dict(report.mtus),
         "warnings": list(report.warnings),
         "health": [_check(one) for one in report.health],
     }

@@ -30,6 +30,7 @@ from devkit.report.access import (
 )
 from devkit.report.table import Column, Fitting, Section, natural
 
+LARGE_MTU = 9000  # as large as the tunnel's own
 HELLO = "docker run --rm --detach --name hello nginx:alpine"  # small, and it says so in a browser
 
 
@@ -62,12 +63,16 @@ class ReportedContainer:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """All facts of a report; `missed` are networks with containers that the routes do not reach."""
+    """All facts of a report; `missed` are networks with containers that the routes do not reach.
+
+    `mtus` are those of the networks whose containers are reached, by name, in bytes.
+    """
 
     access: Access
     engine: Engine
     containers: tuple[ReportedContainer, ...]
     missed: tuple[IPv4Network, ...]
+    mtus: Mapping[str, int]
     warnings: tuple[str, ...]
     health: tuple[Check, ...]
     checked: bool  # whether the server could try what it reaches
@@ -92,6 +97,7 @@ def make_report(
             for container in facts.containers
         ),
         missed=reachability.missed(facts.containers, routes),
+        mtus={one.name: one.mtu for one in facts.networks if one.name in _reached(facts, routes)},
         warnings=(
             *expiry_warnings(access.expiries, access.now),
             *([packet_filter.sentence] if packet_filter.verdict == "failed" else []),
@@ -105,18 +111,22 @@ def _health(
     access: Access, facts: EngineFacts, condition: Condition, ways: Mapping[IPv4Address, Interface | None]
 ) -> tuple[Check, ...]:
     bridges = [network.bridge or f"br-{network.id[:12]}" for network in facts.networks] if not facts.engine.host else []
-    networks: dict[str, list[IPv4Address]] = {}
-    for container in facts.containers:
-        for place in container.attachments:
-            if place.address and reachability.of_attachment(place, access.answers.routes).reached:
-                networks.setdefault(place.network, []).append(place.address)
-    networks = {name: networks[name] for name in sorted(networks, key=natural)}
     return (
         checks.parts(condition.parts, access.answers.up),
         checks.connected(condition, access.profile),
         checks.way_here(access.answers, ways, bridges, condition.sessions),
-        checks.forwarding(networks, condition),
+        checks.forwarding(_reached(facts, access.answers.routes), condition),
     )
+
+
+def _reached(facts: EngineFacts, routes: Sequence[IPv4Network]) -> Mapping[str, list[IPv4Address]]:
+    """The addresses that the routes reach, by their networks' names, in order."""
+    networks: dict[str, list[IPv4Address]] = {}
+    for container in facts.containers:
+        for place in container.attachments:
+            if place.address and reachability.of_attachment(place, routes).reached:
+                networks.setdefault(place.network, []).append(place.address)
+    return {name: networks[name] for name in sorted(networks, key=natural)}
 
 
 def as_text(
@@ -134,7 +144,10 @@ def as_text(
         examples = f"NAME.{answers.dns_domain}, SERVICE.PROJECT.{answers.dns_domain}"
         where.insert(0, ("Page", f"https://{answers.dns_domain} shows all of this, live"))
         where.append(("Names", f"{examples}; once on each computer: ./scripts/host.py install"))
-    facts = access_table(report.access, where, system, folder, health_rows(report.health))
+    small = sorted((name for name, mtu in report.mtus.items() if mtu < LARGE_MTU), key=natural)
+    speed = f"an MTU of {LARGE_MTU} makes {checks.listed(small)} several times as fast: README.md, under Speed"
+    rows = [*health_rows(report.health), *([("Speed", Text(speed))] if small else [])]
+    facts = access_table(report.access, where, system, folder, rows)
     tail = [
         *how_to_add(report.missed),
         *warning_lines(report.warnings),
