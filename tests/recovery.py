@@ -132,7 +132,7 @@ class Fault:
     inject: Callable[[Site], object]
     undo: Callable[[Site], object] = field(default=nothing)
     brief: bool = False  # it may be over between two attempts
-    unaided: bool = True  # or it goes on until somebody acts, and the doctor says how
+    doctor: str = ""  # it goes on until somebody acts, and the doctor says this
 
 
 def reboot(site: Site) -> None:
@@ -276,11 +276,12 @@ FAULTS = (
     Fault("VM asleep", "all its processes stopped for 40 s", engine("kill -STOP -1; sleep 40; kill -CONT -1")),
     Fault("VM restarted", "VM killed and booted", reboot),
     Fault("vpn stopped by hand", "docker stop", docker(f"stop {OURS}vpn-1"), docker(f"start {OURS}vpn-1"),
-          unaided=False),
+          doctor="vpn is stopped: mend it with"),
     Fault("firewall stopped by hand, filter flushed", "docker stop; iptables -F",
-          flush_for_good, bring_firewall_back, unaided=False),
+          flush_for_good, bring_firewall_back,
+          doctor="firewall is stopped: mend it with"),
     Fault("forwarding switched off", "sysctl net.ipv4.ip_forward=0", engine("sysctl -w net.ipv4.ip_forward=0"),
-          engine("sysctl -w net.ipv4.ip_forward=1"), unaided=False),
+          engine("sysctl -w net.ipv4.ip_forward=1"), doctor="the engine's machine forwards no IPv4"),
 )  # fmt: skip
 
 
@@ -367,7 +368,7 @@ def break_once(site: Site, fault: Fault) -> Outcome:
     before, begun = stored(site), time.monotonic()
     try:
         fault.inject(site)
-        took = seconds_until_all_flow(site, patience=PATIENCE if fault.unaided else UNAIDED)
+        took = seconds_until_all_flow(site, patience=UNAIDED if fault.doctor else PATIENCE)
         said = script(site.mac, site.project, "doctor", "web").stdout.strip() if took is None else ""
         return Outcome(fault, took, site.fetched(begun), stored(site) == before, said.rpartition("\n")[2])
     finally:

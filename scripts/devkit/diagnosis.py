@@ -24,6 +24,7 @@ OWN_CHAINS = re.compile(r"\b(D4M|D4M-[A-Z]+)\b")
 # Drops of the engine's own, which ours let packets pass by: before routing by address, and in its own chains.
 ENGINES_OWN = re.compile(r"-A PREROUTING -d \S+ ! -i \S+ -j DROP$|-A DOCKER(?!-USER)|-P FORWARD DROP|docker-bridges")
 IPTABLES_RULE = re.compile(r"(?P<command>iptables-\w+ -t \w+) -A (?P<rule>.*)")
+FORWARDING = "net.ipv4.ip_forward=1"  # as firewall.sh names it where it is missing
 HTTP = {"http": 80, "https": 443}
 
 Layer = tuple[str, Callable[[], Check]]
@@ -272,6 +273,9 @@ def packet_filter(found: Passage, engine: Engine | None, address: IPv4Address) -
             "passed",
             f"{engine.firewall_backend or 'iptables' if engine else 'it'} lets the server through",
         )
+    if FORWARDING in found.rules:
+        mend = f"switch it on there with `sysctl -w {FORWARDING}`, as the engine does when it starts"
+        return Check("packet filter", "failed", "the engine's machine forwards no IPv4", mend)
     if found.rules:
         fix = "docker compose restart firewall"
         problem = f"the engine's packet filter lacks {listed(found.rules)}"

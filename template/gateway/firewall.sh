@@ -303,8 +303,11 @@ stop() {
     if [ -n "${SERVER_NAME:-}" ] || [ -z "$(ip link show master "$bridge" 2> /dev/null)" ]; then remove; fi
 }
 
+forwards() { [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ]; }
+
 # What keeps the engine's packet filter from letting the server through, as far as it is ours.
 missing() {
+    forwards || echo "net.ipv4.ip_forward=1"
     choose_backend
     if [ "$backend" = nftables ]; then
         nft list table ip d4m > /dev/null 2>&1 || echo "table ip d4m"
@@ -346,7 +349,7 @@ case "${1:-keep}" in
     missing) missing ;;
     drops) drops ;;
     keep)
-        if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
+        if ! forwards; then
             echo "this machine forwards no IPv4 (net.ipv4.ip_forward is 0), so clients would reach nothing: set it to 1." >&2
             exit 1
         fi

@@ -208,6 +208,14 @@ def test_rule_that_dropped_a_packet_is_mended_by_whom_it_belongs_to(rule: str, m
     assert found.mend == mend
 
 
+def test_machine_that_forwards_nothing_is_told_so_and_not_which_rules_it_lacks() -> None:
+    found = diagnosis.packet_filter(Passage(rules=("net.ipv4.ip_forward=1", "another")), ENGINE, WEB)
+    assert found.sentence == (
+        "the engine's machine forwards no IPv4: switch it on there with `sysctl -w net.ipv4.ip_forward=1`, as the "
+        "engine does when it starts."
+    )
+
+
 def test_packet_filter_is_not_blamed_for_what_answers_or_cannot_be_seen() -> None:
     answered = Passage(rules=("a missing one",), answers={80: "accepted"}, dropped=("iptables-nft -A X -j DROP",))
     assert diagnosis.packet_filter(answered, ENGINE, WEB).verdict == "passed"
