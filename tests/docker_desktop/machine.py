@@ -399,10 +399,10 @@ def _fill_docker_data(suite: cache.EngineSuite, store: cache.ImageStore) -> None
         mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
         mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
         project = shutil.copytree(cache.REPOSITORY / "template", mac.home / "devkit")
-        for target in ("gateway", "names", "proxy"):
+        for number, target in enumerate(("gateway", "names", "proxy")):
             dockerfile = project / "gateway/Dockerfile"
-            mac.run("docker", "build", "--tag", target, "--target", target, "--file", dockerfile, project)
-            mac.run("docker", "image", "rm", target)  # the build cache stays
+            # It stays under this name: else each lab's first build would unpack all layers again.
+            mac.run("docker", "build", "--tag", f"cache:{number}", "--target", target, "--file", dockerfile, project)
         engine.shut_down()
     os.rename(unfinished, finished)
 
