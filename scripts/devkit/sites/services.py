@@ -49,6 +49,7 @@ STOPPED = {"exited": "stopped", "created": "not started", "dead": "stopped", PAU
 VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
+LOOK_SECONDS = 2  # until the engine is asked again what has become of the services
 MOST_RESTARTS = 3  # of a service that does not become healthy; then waiting longer helps nobody
 
 
@@ -207,9 +208,12 @@ class Services:
         while pending:
             yield f"waiting for {', '.join(pending)}"
             found = {str(container.service): container for container in self.own(self.docker.containers())}
-            with ThreadPoolExecutor() as pool:
-                healthy = pool.map(self._is_healthy, pending, map(found.get, pending))
-                pending = [name for name, is_healthy in zip(pending, healthy, strict=True) if not is_healthy]
+            look_again = time.monotonic() + LOOK_SECONDS
+            while pending and time.monotonic() < look_again:
+                with ThreadPoolExecutor() as pool:
+                    healthy = pool.map(self._is_healthy, pending, map(found.get, pending))
+                    pending = [name for name, is_healthy in zip(pending, healthy, strict=True) if not is_healthy]
+                time.sleep(0.2 if pending else 0)
             hopeless = [name for name in pending if name in found and found[name].restarts >= MOST_RESTARTS]
             if hopeless or (pending and time.monotonic() > deadline):
                 name = (hopeless or pending)[0]
@@ -217,7 +221,6 @@ class Services:
                     f"the service {name} did not become healthy ({most_telling(self._log(name))}): see "
                     f"`docker compose logs {name}`."
                 )
-            time.sleep(0.2 if pending else 0)
 
     def _trouble(self, service: str, container: Container | None) -> str | None:
         if container is None:
