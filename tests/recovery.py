@@ -391,7 +391,7 @@ def break_down(site: Site, fault: Fault) -> Outcome:
 def as_markdown(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     """The document, from what came of each fault on each engine."""
     rows = [
-        [one.fault.name, f"`{one.fault.how}`" if " " in one.fault.how else one.fault.how]
+        [one.fault.name, one.fault.how]
         + [in_words(of_engine) for of_engine in same]
         + ["none" if all(of_engine.stored for of_engine in same) else "**some**"]
         for same in zip(*outcomes.values(), strict=True)

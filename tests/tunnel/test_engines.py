@@ -70,7 +70,7 @@ def test_whole_story(machines: tuple[Mac, Engine], pristine: Path) -> None:
 def traces(engine: Engine) -> dict[str, list[str]]:
     """What an engine's machine has of a devkit."""
     kinds = ("container", "network", "volume", "image")
-    return {kind: engine.run("docker", kind, "ls", "--quiet").stdout.split() for kind in kinds} | {
+    return {kind: sorted(engine.run("docker", kind, "ls", "--quiet").stdout.split()) for kind in kinds} | {
         "rules": rules(engine),
         "devices": [line for line in engine.run("ip", "-brief", "link").stdout.splitlines() if "d4m" in line],
     }

@@ -42,8 +42,8 @@ def handed_over(profile: Path, mate: Mac) -> Path:
 
 def traces(engine: Engine) -> dict[str, str]:
     """What an engine's machine has: containers, networks, volumes, images, rules, devices, and files of a devkit."""
-    listing = {kind: engine.run("docker", kind, "ls", "--quiet").stdout for kind in
-               ("container", "network", "volume", "image")}  # fmt: skip
+    kinds = ("container", "network", "volume", "image")
+    listing = {kind: "\n".join(sorted(engine.run("docker", kind, "ls", "--quiet").stdout.split())) for kind in kinds}
     rules = engine.run("sh", "-c", "iptables-save; nft list ruleset").stdout
     listing["rules"] = re.sub(r"\[\d+:\d+\]|#.*|packets \d+ bytes \d+", "", rules)
     listing["links"] = engine.run("ip", "-brief", "link").stdout
