@@ -185,8 +185,8 @@ def test_document_names_no_file_that_is_not_there(document: str, pristine: Path)
     first = r"(?:scripts|gateway|server|client|local|tests|template|docs|pki|configs|ingress-nginx)/[\w./-]*"
     last = r"[\w./-]+\.(?:py|md|sh|ya?ml|conf|toml|json|jinja|key|crt|pem)\b"
     named = set(re.findall(rf"`(?:\./)?({first}|{last})", text))
-    # For a client of that name, where there is Docker, and by host.py on a computer.
-    made_later = ("alice.ovpn", "vpn-host", "d4m-devkit.crt")
+    # For a client of that name, where there is Docker, by host.py on a computer, and for an engine.
+    made_later = ("alice.ovpn", "vpn-host", "d4m-devkit.crt", "daemon.json")
     for name in named:
         assert any((root / name).exists() for root in roots) or name.endswith(made_later), name
 
