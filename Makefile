@@ -44,13 +44,11 @@ format: .venv/ready
 faults: packages .venv/ready
 	$(BIN)/python -m tests.recovery
 
-# How fast clients are issued, against easy-rsa; how fast names and HTTPS are; how fast the VPN is, against its peers;
-# and what the scripts take themselves.
+# How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers: writes docs/speed.md; and what
+# the scripts take themselves.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
-	$(BIN)/python -m tests.bench.names
-	$(BIN)/python -m tests.bench.https
-	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.speed
 	$(BIN)/python -m tests.bench.scripts
 
 # The pictures of the page in docs/screenshots, in its states.
