@@ -254,6 +254,25 @@ def test_open_websockets_do_not_end_because_other_containers_come_and_go(mac: Ma
     assert b"echo hello" in log.read_bytes()
 
 
+# Ends when the server has ended each of them.
+ASK_NOTHING = """
+import socket, sys
+opened = [socket.create_connection((sys.argv[1], port)) for port in (80, 443, 80)]
+opened[2].send(b"GET / HTTP/1.1\\r\\n")
+for one in opened:
+    one.settimeout(60)
+    assert one.recv(1) == b""
+"""
+
+
+def test_connection_that_asks_for_nothing_gives_its_place_up_and_one_that_is_in_use_does_not(mac: Mac) -> None:
+    run_application(mac, "app", 3000, "--expose=3000")
+    soon(mac, "https://app.d4m.internal")
+    with web_socket(mac, seconds=13) as log:
+        mac.run(sys.executable, "-c", ASK_NOTHING, DNS)
+    assert b"echo hello" in log.read_bytes()
+
+
 def test_recreated_container_is_served_again(mac: Mac) -> None:
     run_application(mac, "app", 3000, "--expose=3000")
     soon(mac, "https://app.d4m.internal")
