@@ -44,11 +44,12 @@ format: .venv/ready
 faults: packages .venv/ready
 	$(BIN)/python -m tests.recovery
 
-# How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers: writes docs/speed.md; and what
-# the scripts take themselves.
+# How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers: writes docs/speed.md; what
+# 50 clients notice of who makes trouble; and what the scripts take themselves.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.speed
+	$(BIN)/python -m tests.bench.load
 	$(BIN)/python -m tests.bench.scripts
 
 # The pictures of the page in docs/screenshots, in its states.

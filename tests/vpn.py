@@ -37,9 +37,9 @@ def up(mac: Mac, project: Path) -> dict[str, Any]:
     return facts
 
 
-def web(mac: Mac, *options: str) -> str:
+def web(mac: Mac, *options: str, command: Sequence[str] = ()) -> str:
     """Start nginx and return its address."""
-    container = mac.run("docker", "run", "--detach", *options, WEB_IMAGE).stdout.strip()
+    container = mac.run("docker", "run", "--detach", *options, WEB_IMAGE, *command).stdout.strip()
     template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     return mac.run("docker", "inspect", "--format", template, container).stdout.strip()
 
@@ -78,11 +78,19 @@ class Client:
         """Have it begin anew with the server, as when its network has changed."""
         self._process.send_signal(signal.SIGUSR1)
 
-    def sleep(self, seconds: float) -> None:
-        """Let nothing of it run for so long, as when its computer is asleep."""
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Let nothing of it run, as when its computer is asleep."""
         self._process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
-        self._process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def sleep(self, seconds: float) -> None:
+        """The same for so long."""
+        with self.asleep():
+            time.sleep(seconds)
 
     def stop(self) -> None:
         """End it as its user does."""

@@ -22,11 +22,11 @@ SECONDS = 0.25  # between two attempts in one way
 PATIENCE = 1.0  # for each answer
 
 
-def look_up(dns: str, name: str) -> str:
+def look_up(dns: str, name: str, patience: float = PATIENCE) -> str:
     """The one address of a name."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     with socket.socket(type=socket.SOCK_DGRAM) as asking:
-        asking.settimeout(PATIENCE)
+        asking.settimeout(patience)
         asking.connect((dns, 53))
         asking.send(struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, 1, 1))
         answer = asking.recv(512)
@@ -54,11 +54,11 @@ def ping(address: str) -> str:
     raise TimeoutError("no echo")
 
 
-def fetch(address: str, host: str, trust: ssl.SSLContext | None = None) -> str:
+def fetch(address: str, host: str, trust: ssl.SSLContext | None = None, patience: float = PATIENCE) -> str:
     """The page /name."""
     with ExitStack() as opened:
         port = 443 if trust else 80
-        connection = opened.enter_context(socket.create_connection((address, port), timeout=PATIENCE))
+        connection = opened.enter_context(socket.create_connection((address, port), timeout=patience))
         if trust:
             connection = opened.enter_context(trust.wrap_socket(connection, server_hostname=host))
         connection.sendall(f"GET /name HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
@@ -68,7 +68,7 @@ def fetch(address: str, host: str, trust: ssl.SSLContext | None = None) -> str:
     return body.decode().strip()
 
 
-def repeat(way: str, attempt: Callable[[], str], expected: str) -> None:
+def repeat(way: str, attempt: Callable[[], str], expected: str, seconds: float = SECONDS) -> None:
     """Attempt it for ever; a line has the way, when the attempt began and ended, and what was wrong, if anything."""
     while True:
         begun = time.monotonic()
@@ -79,7 +79,7 @@ def repeat(way: str, attempt: Callable[[], str], expected: str) -> None:
             wrong = str(error) or type(error).__name__
         ended = time.monotonic()
         os.write(1, json.dumps([way, begun, ended, wrong]).encode() + b"\n")  # whole, whatever other threads do
-        time.sleep(max(0.0, begun + SECONDS - ended))
+        time.sleep(max(0.0, begun + seconds - ended))
 
 
 def main(address: str, dns: str, name: str, root: str) -> None:
