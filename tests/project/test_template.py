@@ -122,7 +122,7 @@ def generate_where(mac: Mac, project: Path, *environment: str) -> str:
     ("context", "host", "listen"),
     [
         ("unix:///var/run/docker.sock", "127.0.0.1", "127.0.0.1"),
-        ("tcp://localhost:2375", "localhost", "127.0.0.1"),
+        ("tcp://localhost:2375", "127.0.0.1", "127.0.0.1"),
         ("ssh://root@engine.example.org:22", "engine.example.org", "0.0.0.0"),
         ("ssh://as-in-ssh-config", "as-in-ssh-config", "0.0.0.0"),
         ("tcp://192.0.2.7:2376", "192.0.2.7", "192.0.2.7"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from devkit import inventory
+from devkit.addresses import address_or_none
 from devkit.answers import THIS_COMPUTER
 from devkit.errors import UnreachableError, UserError, most_telling
 from devkit.facts import Container, Engine, Network
@@ -178,7 +179,12 @@ def _endpoint() -> str:
 
 
 def _machine(endpoint: str) -> str | None:
-    """The machine of an endpoint such as ssh://root@engine.example.org:22; none for this computer's own."""
+    """The machine of an endpoint such as ssh://root@engine.example.org:22; none for this computer's own.
+
+    A virtual machine of this computer's is reached at a loopback address, too, and publishes its ports here.
+    """
     if endpoint.startswith(("unix:", "npipe:")):
         return None
-    return urlsplit(endpoint).hostname
+    name = urlsplit(endpoint).hostname
+    address = address_or_none(name or "")
+    return None if name == "localhost" or (address and address.is_loopback) else name
