@@ -18,8 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIRST_FILES = (
     "cluster/test_cluster_end_to_end.py", "project/test_update.py", "project/test_faults.py",
     "tunnel/test_doctor_end_to_end.py", "tunnel/test_certificates_end_to_end.py", "tunnel/test_shared_engine.py",
-    "tunnel/test_recovery_end_to_end.py", "tunnel/test_network.py", "docker_desktop/test_docker_desktop.py",
-    "project/test_readme.py", "tunnel/test_https_end_to_end.py", "tunnel/test_names_end_to_end.py",
+    "tunnel/test_recovery_end_to_end.py", "tunnel/test_network.py", "tunnel/test_podman.py",
+    "docker_desktop/test_docker_desktop.py", "project/test_readme.py", "tunnel/test_https_end_to_end.py",
+    "tunnel/test_names_end_to_end.py",
     "tunnel/test_status_end_to_end.py", "tunnel/test_end_to_end.py", "tunnel/test_handshake.py",
     "cluster/test_chart_end_to_end.py", "cluster/test_cluster_restart_end_to_end.py", "tunnel/test_upgrade.py",
     "tunnel/test_engines.py", "tunnel/test_up_refuses.py", "tunnel/test_host.py", "cluster/test_chart.py",

@@ -9,7 +9,7 @@ from typing import Literal
 from devkit.addresses import ANY_ADDRESS, overlap, within
 from devkit.answers import CHANGE_ANSWER, Answers, address_to_listen_on, is_host
 from devkit.errors import UserError
-from devkit.facts import PAUSED, ClusterEndpoint, Condition, Engine, Part, Session
+from devkit.facts import PAUSED, PODMAN_SOCKET, ClusterEndpoint, Condition, Engine, Part, Session
 from devkit.host import Interface
 from devkit.keys.model import Generation
 from devkit.material.expiry import expiries
@@ -146,8 +146,13 @@ def server_certificate(generation: Generation, now: datetime) -> Check:
 
 
 def engine(found: Engine) -> Check:
-    """An engine must answer; this one has."""
-    return Check("engine", "passed", f"{found.version} on {found.operating_system}")
+    """An engine must answer, as this one has, and run as root: another's networks are in a namespace of their own."""
+    problem = f"the engine, {found.description}, is rootless, so no container can open its networks"
+    mend = "choose the context of one that runs as root with `docker context use NAME`"
+    if found.is_podman:
+        rootful = "make it rootful with `podman machine set --rootful` while the machine is stopped"
+        mend = f"{rootful}, or, on Linux, have Docker's context lead to unix://{PODMAN_SOCKET}"
+    return check("engine", problem if found.is_rootless else None, mend, found.description)
 
 
 def port(answers: Answers, reason: str | None) -> Check:

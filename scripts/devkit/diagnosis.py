@@ -22,7 +22,9 @@ from devkit.vpn.lane import Handshake, ProfileFacts, Rejection
 LATELY_SECONDS = 90
 OWN_CHAINS = re.compile(r"\b(D4M|D4M-[A-Z]+)\b")
 # Drops of the engine's own, which ours let packets pass by: before routing by address, and in its own chains.
-ENGINES_OWN = re.compile(r"-A PREROUTING -d \S+ ! -i \S+ -j DROP$|-A DOCKER(?!-USER)|-P FORWARD DROP|docker-bridges")
+ENGINES_OWN = re.compile(
+    r"-A PREROUTING -d \S+ ! -i \S+ -j DROP$|-A DOCKER(?!-USER)|-P FORWARD DROP|docker-bridges|NETAVARK"
+)
 IPTABLES_RULE = re.compile(r"(?P<command>iptables-\w+ -t \w+) -A (?P<rule>.*)")
 FORWARDING = "net.ipv4.ip_forward=1"  # as firewall.sh names it where it is missing
 HTTP = {"http": 80, "https": 443}
@@ -271,7 +273,7 @@ def packet_filter(found: Passage, engine: Engine | None, address: IPv4Address) -
         return Check(
             "packet filter",
             "passed",
-            f"{engine.firewall_backend or 'iptables' if engine else 'it'} lets the server through",
+            f"{_name_of_filter(engine) if engine else 'it'} lets the server through",
         )
     if FORWARDING in found.rules:
         mend = f"switch it on there with `sysctl -w {FORWARDING}`, as the engine does when it starts"
@@ -301,6 +303,10 @@ def packet_filter(found: Passage, engine: Engine | None, address: IPv4Address) -
         problem = f"the engine drops what is for {address}: {found.dropped[0]}"
         return mended_by(fix, Check("packet filter", "failed", problem, f"have the rules placed anew with `{fix}`"))
     return Check("packet filter", "passed", "no rule of the engine's machine drops what the server sends")
+
+
+def _name_of_filter(engine: Engine) -> str:
+    return engine.firewall_backend or ("Podman's packet filter" if engine.is_podman else "iptables")
 
 
 def port(

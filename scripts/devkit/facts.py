@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 
+PODMAN_SOCKET = "/run/podman/podman.sock"  # on its own machine, when it runs as root
 PAUSED = "paused"  # what Docker calls a container whose processes are frozen
 RUNNING = ("running", PAUSED, "restarting")  # the states of a container that `docker ps` lists
 
@@ -13,7 +14,8 @@ RUNNING = ("running", PAUSED, "restarting")  # the states of a container that `d
 class Engine:
     """What an engine says of itself.
 
-    `host` is its machine when it is reached over a network; None when it publishes its ports on this computer.
+    `host` is its machine when it is reached over a network; None when it publishes its ports on this computer. One that
+    is rootless runs without root's rights on its machine.
     """
 
     name: str
@@ -21,6 +23,13 @@ class Engine:
     operating_system: str
     firewall_backend: str
     host: str | None
+    is_podman: bool = False
+    is_rootless: bool = False
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"{'Podman ' if self.is_podman else ''}{self.version} on {self.operating_system}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ SERVICE_LABEL = "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 SERVER_LABEL = "d4m-devkit.server"
 PORT = re.compile(r"([1-9][0-9]{0,4})/(tcp|udp|sctp)")
+HOST = "host"  # a network, and its driver, that Podman does not list
+UNSAID = re.compile(r"^[a-z.]+/library/")  # what Podman puts before the name of an image, where Docker means it
 JOINED = "container:"  # the network mode of a container that has joined another's network
 
 
@@ -28,8 +30,14 @@ def networks(inspected: Iterable[Inspected]) -> tuple[Network, ...]:
 def containers(inspected: Iterable[Inspected], networks: Iterable[Network]) -> tuple[Container, ...]:
     """The containers, by name; of networks that are not given, no more than the name is known."""
     all_ = {one["Id"]: one for one in inspected}
-    known = {network.name: network for network in networks}
+    # Podman's default network has another name in what it says of a container.
+    known = {key: network for network in networks for key in (network.name, network.id)}
     return tuple(sorted((_container(one, all_, known) for one in all_.values()), key=lambda one: one.name))
+
+
+def _image(name: str) -> str:
+    """The name as Docker has it."""
+    return UNSAID.sub("", name).removesuffix(":latest") if UNSAID.match(name) else name
 
 
 def _network(found: Inspected) -> Network:
@@ -56,7 +64,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
     other = all_.get(mode.removeprefix(JOINED)) if mode.startswith(JOINED) else None
     return Container(
         name=_name(found),
-        image=config.get("Image") or "",
+        image=_image(config.get("Image") or ""),
         project=labels.get(PROJECT_LABEL),
         service=labels.get(SERVICE_LABEL),
         attachments=tuple(_attachments(other or found, known)),
@@ -94,7 +102,8 @@ def _health(state: Inspected) -> str | None:
 def _attachments(found: Inspected, known: Mapping[str, Network]) -> Iterable[Attachment]:
     places = (found.get("NetworkSettings") or {}).get("Networks") or {}
     for name, place in sorted(places.items()):
-        network = known.get(name) or Network(name, "", (), None, None)
+        unlisted = Network(name, name if name == HOST else "", (), None, None)
+        network = known.get(place.get("NetworkID") or name) or known.get(name) or unlisted
         subnet = network.subnets[0] if network.subnets else None
         address = IPv4Address(place["IPAddress"]) if place.get("IPAddress") else None
         # Engines of before 25 name among the aliases what they take from the container's id.

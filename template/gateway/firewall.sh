@@ -18,17 +18,27 @@
 set -eu
 bridge=d4m
 port=1194
-seconds=5
+seconds=5 # between two looks
 intact=/run/intact # its modification time is when the rules were last seen complete
+opened=/run/opened # the indexes and names of the bridges that were opened for replies to the server
 
 # ------------------------------------------------------------------------------------------- which packet filter
 
+# The chains of engines that use nftables themselves.
+docker="ip docker-bridges filter-FORWARD"
+podman="inet netavark FORWARD"
+
+# shellcheck disable=SC2086 # a chain is many words, here and below
+has_chain() { nft list chain $1 > /dev/null 2>&1; }
+
 # Rules placed through another packet filter than the engine's own have no effect.
 choose_backend() {
-    if nft list chain ip docker-bridges filter-FORWARD > /dev/null 2>&1; then
-        backend=nftables forward="" # Engine 29, where it is configured so
+    if [ "${container:-}" = podman ]; then # as Podman tells its containers
+        choose_podmans
         return
     fi
+    backend=nftables forward=$docker
+    if has_chain "$docker"; then return; fi # Engine 29, where it is configured so
     for backend in nft legacy; do
         if iptables -S FORWARD 2> /dev/null | grep -q DOCKER-USER; then
             forward=DOCKER-USER
@@ -40,13 +50,28 @@ choose_backend() {
     for backend in nft legacy; do
         if iptables -S DOCKER-USER > /dev/null 2>&1; then return; fi
     done
-    # No engine's rules at all (Podman, a node without Docker): take what the kernel has, the newer first.
+    # No engine's rules at all (a node without Docker): take what the kernel has, the newer first.
     for backend in nft legacy; do
         if iptables -t nat -S > /dev/null 2>&1; then return; fi
     done
     echo "this container cannot set a packet filter: it lacks NET_ADMIN, or its kernel has no nf_tables." >&2
     exit 1
 }
+
+# It has no rules before its first container with a network starts. An older one, or one that is told to, has iptables'.
+choose_podmans() {
+    if ! has_chain "$podman"; then
+        forward=FORWARD
+        for backend in nft legacy; do
+            may_look || continue
+            if iptables -S NETAVARK_FORWARD > /dev/null 2>&1; then return; fi
+        done
+    fi
+    backend=nftables forward=$podman
+}
+
+# To look at the older iptables would load it.
+may_look() { [ "$backend" != legacy ] || grep -qs filter /proc/net/ip_tables_names; }
 
 iptables() { "iptables-$backend" --wait "$@"; }
 
@@ -168,7 +193,42 @@ nftables_forward() {
 }
 nftables_input() { echo "iifname $1 ${2:+ip saddr $2} jump from"; }
 nftables_nat() { [ -z "$2" ] || echo "ip saddr $2 oifname != $1 masquerade"; }
-nftables_accept() { echo "insert rule ip docker-bridges filter-FORWARD iifname $1 ${2:+ip saddr $2} accept comment \"d4m\""; }
+nftables_accept() {
+    has_chain "$forward" || return 0
+    echo "insert rule $forward iifname $1 ${2:+ip saddr $2} accept comment \"d4m\""
+    # Podman keeps isolated networks apart in both directions.
+    echo "insert rule $forward oifname $1 ${2:+ip daddr $2} ct state established,related accept comment \"d4m\""
+}
+
+# Podman forwards nothing from an internal network, not even replies. Its bridges, those that are open to the server, too:
+nftables_internals() { [ "$forward" != "$podman" ] || { nftables_closed && nftables_opened; } | sort --unique; }
+
+nftables_closed() {
+    ip -oneline link show type bridge | while IFS=': ' read -r _ name _; do
+        if ip -4 netconf show dev "$name" | grep -q ' forwarding off'; then echo "$name"; fi
+    done
+}
+
+# As the rules have them; or, where somebody has flushed those, as this container remembers: a name alone may be another's.
+nftables_opened() {
+    nft list chain ip d4m forward 2> /dev/null | sed -n 's/.*iif "\(.*\)" jump internal.*/\1/p'
+    [ ! -e "$opened" ] || while read -r index name; do
+        [ "$(index_of "$name")" != "$index" ] || echo "$name"
+    done < "$opened"
+}
+
+index_of() { ip -oneline link show dev "$1" 2> /dev/null | cut --delimiter=: --fields=1; }
+
+nftables_forwarding() { # 0|1
+    names=$(nftables_opened | sort --unique)
+    : > "$opened"
+    for name in $names; do
+        index=$(index_of "$name")
+        [ -n "$index" ] || continue
+        forward.pl "$index" "$1"
+        [ "$1" = 0 ] || echo "$index $name" >> "$opened"
+    done
+}
 
 nftables_rules() {
     cat << END
@@ -184,6 +244,10 @@ table ip d4m {
         $VPN_PROTOCOL dport $port return
         drop
     }
+    chain internal {
+        oifname $bridge ct direction reply return
+        drop
+    }
     chain disguise {
         type filter hook prerouting priority raw - 10;
         $(each_server nftables_disguise)
@@ -194,6 +258,7 @@ table ip d4m {
     }
     chain forward {
         type filter hook forward priority filter - 10;
+        $(nftables_internals | sed 's/.*/iif "&" jump internal/')
         $(each_server nftables_forward)
     }
     chain input {
@@ -208,30 +273,40 @@ table ip d4m {
 END
 }
 
-nftables_accepted() { nft --handle list chain ip docker-bridges filter-FORWARD | grep 'comment "d4m"'; }
+# shellcheck disable=SC2086
+nftables_accepted() { nft --handle list chain ${1:-$forward} 2> /dev/null | grep 'comment "d4m"'; }
+
+nftables_forget() {
+    for chain in "$docker" "$podman"; do
+        nftables_accepted "$chain" | sed "s/.*# handle /delete rule $chain handle /"
+    done
+}
 
 nftables_apply() {
     {
         printf 'add table ip d4m\ndelete table ip d4m\n'
         nftables_rules
-        nftables_accepted | sed 's/.*# handle /delete rule ip docker-bridges filter-FORWARD handle /'
+        nftables_forget
         each_server nftables_accept
     } | nft --file -
+    nftables_forwarding 1
 }
 
 nftables_look() {
     nft list table ip d4m 2>&1
     nftables_accepted || echo missing
+    [ "$forward" != "$podman" ] || nftables_closed
 }
 
 nftables_remove() {
+    nftables_forwarding 0
     {
         printf 'add table ip d4m\ndelete table ip d4m\n'
-        nftables_accepted | sed 's/.*# handle /delete rule ip docker-bridges filter-FORWARD handle /'
+        nftables_forget
     } | nft --file -
 }
 
-nftables_remains() { nft list table ip d4m 2> /dev/null || nftables_accepted; }
+nftables_remains() { nft list table ip d4m 2> /dev/null || nftables_forget; }
 
 # ------------------------------------------------------------------------------------------------------ the work
 
@@ -251,7 +326,7 @@ remove_former() {
 # The engine may have come back with another packet filter, or with chains that were not there yet.
 leave_for() { # BACKEND FORWARD
     if [ -n "$used" ] && [ "$used" != "$1 $2" ]; then
-        backend=${used% *} forward=${used#* }
+        backend=${used%% *} forward=${used#* }
         with_backend remove
         backend=$1 forward=$2
     fi
@@ -274,8 +349,12 @@ keep() {
             placed=$wanted looked=$(with_backend look)
             case $looked in *missing*) looked="" ;; esac # it was taken away at once: not what it is to look like
         fi
-        touch "$intact"
-        sleep "$seconds" &
+        pause=1
+        if [ -n "$looked" ]; then
+            touch "$intact"
+            pause=$seconds
+        fi
+        sleep "$pause" &
         wait $!
     done
 }
@@ -286,7 +365,7 @@ remove() {
     # The engine may have had another packet filter when the rules were placed.
     left=""
     for backend in nft nftables legacy; do
-        [ "$backend" != legacy ] || grep -qs filter /proc/net/ip_tables_names || continue # to look would load it
+        may_look || continue
         forward=FORWARD
         if [ "$backend" != nftables ] && iptables -S FORWARD 2> /dev/null | grep -q DOCKER-USER; then
             forward=DOCKER-USER
@@ -311,7 +390,7 @@ missing() {
     choose_backend
     if [ "$backend" = nftables ]; then
         nft list table ip d4m > /dev/null 2>&1 || echo "table ip d4m"
-        nftables_accepted > /dev/null || echo "the accept in docker-bridges filter-FORWARD"
+        nftables_accepted > /dev/null || echo "the accept in $forward"
         return
     fi
     hooks | while read -r table hook; do
@@ -324,7 +403,7 @@ missing() {
 # Whatever backend they are in: a rule drops what it sees, whether the engine looks there or not.
 drops() {
     for backend in nft legacy; do
-        [ "$backend" != legacy ] || grep -qs filter /proc/net/ip_tables_names || continue # to look would load it
+        may_look || continue
         "iptables-$backend-save" --counters 2> /dev/null | awk -v backend="iptables-$backend" '
             /^\*/ { table = substr($1, 2) }
             /^:.* DROP / { split($3, count, /[^0-9]+/); print count[2], backend, "-t", table, "-P", substr($1, 2), "DROP" }

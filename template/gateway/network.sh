@@ -137,17 +137,6 @@ unforwarding() {
     done
 }
 
-# As `sysctl net.ipv4.conf.DEVICE.forwarding=1`, but /proc/sys is read-only in a container, and netlink needs NET_ADMIN
-# alone: RTM_SETLINK (19) for the device, with IFLA_AF_SPEC (26), AF_INET (2), IFLA_INET_CONF (1) and forwarding (1) =
-# 1, each inside the one before (rtnetlink(7); linux/if_link.h); 16, 3, 0: AF_NETLINK, SOCK_RAW, NETLINK_ROUTE.
-forward() {
-    perl -e '
-        my $message = pack("L S S L L  C x S l L L", 52, 19, 1, 0, 0,  0, 0, $ARGV[0], 0, 0);
-        $message .= pack("S S S S S S S S L", 20, 26, 16, 2, 12, 1, 8, 1, 1);
-        socket(KERNEL, 16, 3, 0) and send(KERNEL, $message, 0) or die "netlink: $!\n";
-    ' "$1"
-}
-
 # The third of four replicas, devkit-2, hands out the third quarter of the subnet.
 size=256 prefix=24
 while [ $((256 / size)) -lt "${REPLICAS:-1}" ]; do size=$((size / 2)) prefix=$((prefix + 1)); done
@@ -174,7 +163,7 @@ if [ "$*" = redirect ]; then
 fi
 close_all_but_routes
 make_device
-for index in $(unforwarding); do forward "$index"; done
+for index in $(unforwarding); do forward.pl "$index" 1; done
 if [ -n "$(unforwarding)" ]; then
     echo "this container's network does not forward IPv4, and the kernel does not let it be switched on." >&2
     exit 1

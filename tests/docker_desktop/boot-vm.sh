@@ -1,8 +1,8 @@
 #!/bin/sh
 # Boots the lab's virtual machine. Runs as the first process of network, mount and PID namespaces of its own.
-# usage: boot-vm.sh LAB ROOT_FILESYSTEM DOCKER_DATA nft|legacy|none containerd|overlay2 shared|alone
+# usage: boot-vm.sh LAB ROOT_FILESYSTEM DATA nft|legacy|none containerd|overlay2|podman shared|alone
 set -eu
-lab=$1 root_filesystem=$2 docker_data=$3 iptables_backend=$4 store=$5 home=$6
+lab=$1 root_filesystem=$2 data=$3 iptables_backend=$4 store=$5 home=$6
 root=$lab/root
 
 mount -t overlay vm -o "lowerdir=$root_filesystem,upperdir=$lab/upper,workdir=$lab/work" "$root"
@@ -10,8 +10,14 @@ mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
-mkdir -p "$root/var/lib/docker"
-mount --bind "$docker_data" "$root/var/lib/docker"
+for folder in docker containers; do
+    mkdir -p "$root/var/lib/$folder"
+    mount --bind "$data" "$root/var/lib/$folder"
+done
+if [ "$store" = podman ] && [ -d "$root_filesystem-images" ]; then
+    mkdir -p "$root/images"
+    mount --bind -o ro "$root_filesystem-images" "$root/images"
+fi
 mkdir -p "$root$lab/shared"
 if [ "$home" = shared ]; then
     # Docker Desktop shares the user's folders with its VM under the same paths.
@@ -27,6 +33,32 @@ pivot_root . old-root
 umount --lazy /old-root
 
 ip link set lo up
+if [ "$store" = podman ]; then
+    if [ -d /images ]; then
+        printf '[storage]\ndriver = "overlay"\n[storage.options]\nadditionalimagestores = ["/images/storage"]\n' \
+            > /etc/containers/storage.conf
+    fi
+    if [ -d /sys/fs/cgroup/unified ]; then umount /sys/fs/cgroup/unified; fi # both kinds of groups at once confuse it
+    # It takes no --cgroup-parent, so what it takes for the root is the lab's own.
+    for groups in /sys/fs/cgroup/*/; do
+        mkdir -p "$groups${lab##*/}"
+        for file in cpuset.cpus cpuset.mems; do
+            [ ! -e "$groups$file" ] || cat "$groups$file" > "$groups${lab##*/}/$file"
+        done
+        mount --bind "$groups${lab##*/}" "$groups"
+    done
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    export PODMAN_IGNORE_CGROUPSV1_WARNING=1
+    mkdir -p /run/podman
+    # It would raise these limits, which this machine may not allow even root.
+    printf '[containers]\ndefault_ulimits = [%s]\n' "$(for limit in nofile nproc; do
+            prlimit --raw --noheadings --output HARD "--$limit" | sed "s/.*/\"$limit=&:&\",/"; done)" \
+        > /etc/containers/containers.conf
+    # Once for the VM, at Podman's own place, and once for the Mac.
+    # shellcheck disable=SC2016 # for the shell inside
+    exec /usr/bin/tini -g -- sh -c 'podman system service --time=0 unix:///run/podman/podman.sock &
+        podman system service --time=0 "unix://$1"' - "$lab/shared/docker.sock"
+fi
 if [ "$iptables_backend" = none ]; then
     echo 1 > /proc/sys/net/ipv4/ip_forward
     set -- --iptables=false

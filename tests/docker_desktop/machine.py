@@ -81,7 +81,7 @@ class Engine:
         lab_folder: Path,
         docker_data: Path,
         suite: cache.EngineSuite,
-        store: cache.ImageStore,
+        store: cache.ImageStore | Literal["podman"],
         backend: IptablesBackend,
         options: list[str],
         shares: bool = True,
@@ -199,9 +199,35 @@ def lab(
         engine = Engine(folder, docker_data, suite, store, iptables, _lifetime(keep))
         teardown.callback(engine.kill)
         engine.boot()
-        home = folder / "shared"
-        docker = {**_docker_command_line(home), "DOCKER_HOST": f"unix://{home}/docker.sock"}
-        yield _boot_mac(folder, home, teardown, keep, _forwarder(folder, home / "docker.sock"), docker), engine
+        yield _boot_mac_before(folder, teardown, keep), engine
+
+
+class Podman(Engine):
+    """A virtual machine with a rootful Podman: it serves Docker's API at its own place, and where the Mac sees it."""
+
+    def __init__(self, lab_folder: Path, data: Path, options: list[str]) -> None:
+        super().__init__(lab_folder, data, cache.NEWEST, "podman", "nft", options)
+        self._root_filesystem = cache.PODMAN
+
+    def answers(self) -> bool:
+        """Whether the engine answers inside the VM."""
+        asked = ("podman", "--url", f"unix://{self._folder}/shared/docker.sock", "version")
+        return self._children() != [] and self.run(*asked, check=False).returncode == 0
+
+
+@contextmanager
+def podman_lab(data: Path | None = None) -> Iterator[tuple[Mac, Engine]]:
+    """Boot a Mac, whose user has Docker's command line, and a VM with Podman; tear both down at the end."""
+    if not data:
+        cache.prepare_podman(_fill_podman_images)
+    with _folder(keep=False) as (folder, teardown):
+        if not data:
+            data = folder / "podman"
+            data.mkdir()
+        engine = Podman(folder, data, _lifetime(keep=False))
+        teardown.callback(engine.kill)
+        engine.boot()
+        yield _boot_mac_before(folder, teardown, keep=False), engine
 
 
 class RemoteEngine(Engine):
@@ -306,6 +332,13 @@ def mac_beside_this_machine(engine_socket: Path, keep: bool = False) -> Iterator
         yield _boot_mac(folder, home, teardown, keep, forward, {}, (network.fileno(),))
 
 
+def _boot_mac_before(folder: Path, teardown: ExitStack, keep: bool) -> Mac:
+    """Boot a Mac that shares its home with the lab's VM."""
+    home = folder / "shared"
+    docker = {**_docker_command_line(home), "DOCKER_HOST": f"unix://{home}/docker.sock"}
+    return _boot_mac(folder, home, teardown, keep, _forwarder(folder, home / "docker.sock"), docker)
+
+
 def _forwarder(folder: Path, engine_socket: Path) -> list[str | Path]:
     return [sys.executable, HERE / "port_forwarder.py", engine_socket, folder / VM_NETWORK]
 
@@ -393,18 +426,34 @@ def _fill_docker_data(suite: cache.EngineSuite, store: cache.ImageStore) -> None
     unfinished.mkdir()
     print(f"lab: loading the images into Engine {cache.ENGINES[suite]} (once)", flush=True)
     with lab(suite=suite, store=store, docker_data=unfinished) as (mac, engine):
-        path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
-        mac.run("docker", "build", "--tag", WEB_IMAGE, HERE / "web")
-        mac.run("docker", "build", "--tag", REGISTRY_IMAGE, HERE / "registry")
-        mac.run("docker", "build", "--tag", BALANCER_IMAGE, HERE / "balancer")
-        project = shutil.copytree(cache.REPOSITORY / "template", mac.home / "devkit")
-        for number, target in enumerate(("gateway", "names", "proxy")):
-            dockerfile = project / "gateway/Dockerfile"
-            # It stays under this name: else each lab's first build would unpack all layers again.
-            mac.run("docker", "build", "--tag", f"cache:{number}", "--target", target, "--file", dockerfile, project)
+        _build_images(mac, {"web": WEB_IMAGE, "registry": REGISTRY_IMAGE, "balancer": BALANCER_IMAGE})
         engine.shut_down()
     os.rename(unfinished, finished)
+
+
+def _fill_podman_images() -> None:
+    """Do the same for Podman."""
+    unfinished = cache.PODMAN_IMAGES.with_name(f"unfinished-{cache.PODMAN_IMAGES.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    print("lab: loading the images into Podman (once)", flush=True)
+    with podman_lab(data=unfinished) as (mac, _):
+        mac.environment["DOCKER_BUILDKIT"] = "0"
+        _build_images(mac, {"web": WEB_IMAGE})
+    os.rename(unfinished, cache.PODMAN_IMAGES)
+
+
+def _build_images(mac: Mac, images: Mapping[str, str]) -> None:
+    """Import the base image, and build these, by the folders that say how, and the project's own."""
+    path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    mac.run("docker", "import", "--change", path, cache.BASE_IMAGE, BASE_IMAGE)
+    for folder, name in images.items():
+        mac.run("docker", "build", "--tag", name, HERE / folder)
+    project = shutil.copytree(cache.REPOSITORY / "template", mac.home / "devkit")
+    for number, target in enumerate(("gateway", "names", "proxy")):
+        dockerfile = project / "gateway/Dockerfile"
+        # It stays under this name: else each lab's first build would unpack all layers again, or Podman's run them.
+        mac.run("docker", "build", "--tag", f"cache:{number}", "--target", target, "--file", dockerfile, project)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ noun=$1
 verb=$2
 shift 2
 case "$noun $verb" in
-"info --format") echo '{"ServerVersion": "29.0.0"}' ;;
+"info --format") echo '{"ServerVersion": "29.0.0", "IndexServerAddress": "https://index.example.org/"}' ;;
 "context inspect") echo '[{"Name": "default", "Endpoints": {"docker": {"Host": "unix:///s"}}}]' ;;
 *" ls") cat "$here/$noun.ids" ;;
 *" inspect") cat "$here/$noun.json"; cat "$here/$noun.error" >&2 2> /dev/null; test ! -s "$here/$noun.error" ;;

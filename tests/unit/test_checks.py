@@ -57,6 +57,23 @@ def test_servers_certificate_must_not_have_expired() -> None:
 
 def test_engine_has_answered() -> None:
     assert_passed(checks.engine(Engine("vm", "29.0.0", "Debian", "iptables", None)), "engine", "29.0.0 on Debian")
+    podman = Engine("vm", "5.8.6", "fedora", "", None, is_podman=True)
+    assert_passed(checks.engine(podman), "engine", "Podman 5.8.6 on fedora")
+
+
+def test_engine_without_roots_rights_is_refused_with_the_way_to_one_that_has_them() -> None:
+    docker = Engine("vm", "29.0.0", "Debian", "iptables", None, is_rootless=True)
+    assert_failed(
+        checks.engine(docker), "engine",
+        "the engine, 29.0.0 on Debian, is rootless, so no container can open its networks: choose the context of one "
+        "that runs as root with `docker context use NAME`.",
+    )  # fmt: skip
+    assert_failed(
+        checks.engine(Engine("vm", "5.8.6", "fedora", "", None, is_podman=True, is_rootless=True)), "engine",
+        "the engine, Podman 5.8.6 on fedora, is rootless, so no container can open its networks: make it rootful with "
+        "`podman machine set --rootful` while the machine is stopped, or, on Linux, have Docker's context lead to "
+        "unix:///run/podman/podman.sock.",
+    )  # fmt: skip
 
 
 def test_port_must_be_free() -> None:

@@ -1,4 +1,4 @@
-"""Where Docker's context leads."""
+"""Where Docker's context leads, and what kind of engine is there."""
 
 import json
 from pathlib import Path
@@ -29,6 +29,7 @@ here=$(dirname "$0")
 case "$1" in
 context) cat "$here/context" ;;
 info) cat "$here/info" ;;
+version) echo "version" >> "$here/asked"; cat "$here/version" ;;
 esac
 """
 
@@ -48,6 +49,12 @@ def leads_to(engine: Path, endpoint: str) -> None:
     (engine / "context").write_text(json.dumps([{"Endpoints": {"docker": {"Host": endpoint}}}]))
 
 
+def is_(engine: Path, components: str, **info: object) -> None:
+    """Have the engine say this of itself."""
+    (engine / "info").write_text(json.dumps({"ServerVersion": "5.8.6", "Name": "vm", **info}))
+    (engine / "version").write_text(components)
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_endpoint_names_another_machine_or_this_computer(engine: Path, endpoint: str) -> None:
     leads_to(engine, endpoint)
@@ -56,3 +63,27 @@ def test_endpoint_names_another_machine_or_this_computer(engine: Path, endpoint:
         json.dumps({"ServerVersion": "29.0.0", "IndexServerAddress": "https://index.example.org"})
     )
     assert Docker(engine).engine().host == ENDPOINTS[endpoint]
+
+
+def test_podman_is_known_by_what_it_consists_of(engine: Path, tmp_path: Path) -> None:
+    is_(engine, "Podman Engine,Conmon,OCI Runtime (crun),Engine,", ID="1", IndexServerAddress="")
+    docker = Docker(tmp_path)
+    assert docker.engine().is_podman
+    assert not docker.engine().is_rootless
+    assert docker.identity() == "vm"  # its ID is another each time
+    is_(engine, "Engine,containerd,runc,docker-init,", ID="1")
+    docker = Docker(tmp_path)
+    assert not docker.engine().is_podman
+    assert docker.identity() == "1"
+
+
+def test_docker_need_not_be_asked_whether_it_is_podman(engine: Path, tmp_path: Path) -> None:
+    is_(engine, "", IndexServerAddress="https://index.example.org/")
+    assert not Docker(tmp_path).engine().is_podman
+    assert not (engine / "asked").exists()
+
+
+@pytest.mark.parametrize("options", [["name=seccomp,profile=builtin", "name=rootless"], ["name=rootless"]])
+def test_rootless_engine_says_so(engine: Path, tmp_path: Path, options: list[str]) -> None:
+    is_(engine, "Podman Engine,", SecurityOptions=options)
+    assert Docker(tmp_path).engine().is_rootless

@@ -72,3 +72,21 @@ def test_networks_mtu_is_the_one_that_was_asked_for_or_dockers_default() -> None
     for option, mtu in asked.items():
         (found,) = networks([{**NETWORK, "Options": option if option is None else {MTU_OPTION: option}}])
         assert found.mtu == mtu
+
+
+def test_network_is_known_by_its_id_where_podman_gives_it_two_names() -> None:
+    network = NETWORK | {"Name": "bridge", "Id": "a" * 64}
+    places = {"podman": {"IPAddress": "172.18.0.7", "NetworkID": "a" * 64}, "host": {"NetworkID": "host"}}
+    (one,) = containers([inspected(1, NetworkSettings={"Networks": places})], networks([network]))
+    found = {place.network: (place.driver, str(place.subnet)) for place in one.attachments}
+    assert found == {"podman": ("bridge", "172.18.0.0/16"), "host": ("host", "None")}
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("registry.example/library/nginx:latest", "nginx"), ("registry.example/library/nginx:alpine", "nginx:alpine"),
+     ("nginx:latest", "nginx:latest"), ("registry.example/team/app:latest", "registry.example/team/app:latest")],
+)  # fmt: skip
+def test_image_has_the_name_that_docker_gives_it(written: str, name: str) -> None:
+    (one,) = containers([inspected(1, Config={"Image": written})], [])
+    assert one.image == name

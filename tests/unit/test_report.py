@@ -45,6 +45,20 @@ def container(driver: str, address: str, *ports: str) -> Container:
     return Container("one", "image", None, None, (Attachment("net", driver, network, IPv4Address(address)),), ports)
 
 
+def test_networks_of_podman_are_added_as_a_whole_before_there_are_any(project: Path) -> None:
+    podman = Engine("vm", "5.8.6", "fedora", "", None, is_podman=True)
+    pool = IPv4Network("10.88.0.0/15")
+    assert report(project, podman).missed == (pool,)
+    assert "  ./scripts/routes.py add 10.88.0.0/15" in printed(report(project, podman), project)
+    there = (container("bridge", "10.89.3.2"), container("bridge", "192.168.7.2"))
+    assert report(project, podman, *there).missed == (pool, IPv4Network("192.168.7.0/24"))
+    # Whoever has chosen a part of them is asked for no more, as long as nothing is outside.
+    chosen: dict[str, Any] = {"routes": (IPv4Network("10.88.0.0/16"),)}
+    assert report(project, podman, container("bridge", "10.88.0.2"), **chosen).missed == ()
+    assert report(project, podman, container("bridge", "10.89.3.2"), **chosen).missed == (pool,)
+    assert report(project, engine()).missed == ()
+
+
 @pytest.mark.parametrize("known", ["", "iptables", "iptables+firewalld", "nftables", "nftables+firewalld"])
 def test_nothing_is_claimed_to_be_reached_through_a_packet_filter_that_is_not_known(project: Path, known: str) -> None:
     there = container("bridge", "172.30.0.5", "80/tcp")

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from devkit import checks, proxy, reachability
+from devkit.addresses import overlap, within
 from devkit.checks import Check
 from devkit.errors import printable
 from devkit.facts import Attachment, Condition, Container, Engine, EngineFacts, PublishedPort
@@ -30,6 +31,7 @@ from devkit.report.access import (
 )
 from devkit.report.table import Column, Fitting, Section, natural
 
+PODMAN_NETWORKS = IPv4Network("10.88.0.0/15")  # its default network, and 256 of its user's
 LARGE_MTU = 9000  # as large as the tunnel's own
 HELLO = "docker run --rm --detach --name hello nginx:alpine"  # small, and it says so in a browser
 
@@ -96,7 +98,7 @@ def make_report(
             _reported(container, routes, best, condition, by_address.get(address_of(container, routes), ()))
             for container in facts.containers
         ),
-        missed=reachability.missed(facts.containers, routes),
+        missed=_missed(facts, routes),
         mtus={one.name: one.mtu for one in facts.networks if one.name in _reached(facts, routes)},
         warnings=(
             *expiry_warnings(access.expiries, access.now),
@@ -119,6 +121,15 @@ def _health(
     )
 
 
+def _missed(facts: EngineFacts, routes: Sequence[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """The networks to be added; Podman's own as a whole, also while nothing runs: no default route leads there."""
+    found = reachability.missed(facts.containers, routes)
+    of_podman = [network for network in found if within(network, PODMAN_NETWORKS)]
+    if not facts.engine.is_podman or (not of_podman and any(overlap(route, PODMAN_NETWORKS) for route in routes)):
+        return found
+    return (PODMAN_NETWORKS, *(network for network in found if network not in of_podman))
+
+
 def _reached(facts: EngineFacts, routes: Sequence[IPv4Network]) -> Mapping[str, list[IPv4Address]]:
     """The addresses that the routes reach, by their networks' names, in order."""
     networks: dict[str, list[IPv4Address]] = {}
@@ -137,7 +148,7 @@ def as_text(
     Problems are told that the command is `about`, by the checks' names.
     """
     answers = report.access.answers
-    where = [("Engine", f"{report.engine.version} on {report.engine.operating_system}")]
+    where = [("Engine", report.engine.description)]
     if str(answers.vpn_listen) != answers.vpn_host.replace("localhost", "127.0.0.1"):
         where.insert(0, ("Published on", f"{answers.vpn_listen}:{answers.vpn_port}"))
     if answers.dns_domain:

@@ -95,14 +95,22 @@ class Docker:
     def engine(self) -> Engine:
         """The engine's facts, asked for once. Raises UserError when there is no Docker here or no engine answers."""
         info = self._info
-        backend = info.get("FirewallBackend")
+        backend, security = info.get("FirewallBackend"), info.get("SecurityOptions") or []
         return Engine(
             name=str(info.get("Name", "")),
             version=str(info["ServerVersion"]),
             operating_system=str(info.get("OperatingSystem", "")),
             firewall_backend=str(backend.get("Driver", "")) if isinstance(backend, dict) else "",
             host=_machine(self._endpoint),
+            is_podman=self._is_podman,
+            is_rootless="name=rootless" in security,
         )
+
+    @cached_property
+    def _is_podman(self) -> bool:
+        if self._info.get("IndexServerAddress"):  # Docker always has one, and need not be asked
+            return False
+        return "Podman Engine" in self._run("version", "--format", "{{range .Server.Components}}{{.Name}},{{end}}")
 
     def require_compose(self) -> None:
         """Raise UserError unless Compose v2 is there."""
@@ -114,7 +122,8 @@ class Docker:
 
     def identity(self) -> str:
         """What tells this engine from all others."""
-        return str(self._info.get("ID", ""))
+        engine = self.engine()
+        return engine.name if engine.is_podman else str(self._info.get("ID", ""))  # Podman makes up an ID each time
 
     def found(self) -> Found:
         """What is on the engine now, asked for side by side. Raises UserError."""

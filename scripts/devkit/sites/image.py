@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from devkit.errors import UserError, most_telling
+from devkit.inventory import UNSAID
 from devkit.layout import Layout
 from devkit.sites.docker import Docker, explained, lines
 
@@ -103,7 +104,7 @@ class Image:
         """Remove it from the engine, under all its tags."""
         for image in self._docker.client.image.list(self.name):
             for name in image.repo_tags or []:
-                if name.startswith(f"{self.name}:"):  # the user may have given it other names
+                if UNSAID.sub("", name).startswith(f"{self.name}:"):  # the user may have given it other names
                     self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -131,6 +132,8 @@ def build(docker: Docker, project: Path, images: Mapping[str, Image], anew: bool
     # An attestation holds the time, so each build would give another image, which would replace the services and drop
     # every session.
     os.environ |= {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "D4M_SOURCES": digest}
+    if docker.engine().is_podman:  # it builds by itself, and knows nothing of Docker's builder
+        os.environ["DOCKER_BUILDKIT"] = "0"
     yield from lines(docker.client.compose.build([*images], stream_logs=True, progress="plain", cache=not anew))
 
 

@@ -1,6 +1,7 @@
 """A project's services on its engine, through Compose. What Docker refuses raises UserError."""
 
 import os
+import re
 import subprocess
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
-from devkit.facts import PAUSED, RUNNING, Container, Part
+from devkit.facts import PAUSED, PODMAN_SOCKET, RUNNING, Container, Part
 from devkit.inventory import BRIDGE_NAME_OPTION, PROJECT_LABEL, SERVER_LABEL
 from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import VOLUME_LABEL, Delivery
@@ -47,6 +48,8 @@ HEALTH_CHECKS: Mapping[str, list[str]] = {
 WRITTEN = {SERVER: ("/etc/hosts", "/run/vpn"), NAMES: ("/run/names",), PROXY: ("/run/redirections",)}
 STOPPED = {"exited": "stopped", "created": "not started", "dead": "stopped", PAUSED: PAUSED}  # by Docker's states
 VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
+JOINED = (DNS, PROXY, REDIRECT)  # what is in the server's network, in compose.yaml
+STAYS = re.compile(rf"-{SERVER}-\d+ +Running$", re.MULTILINE)  # in what Compose would do
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
 LOOK_SECONDS = 2  # until the engine is asked again what has become of the services
@@ -150,6 +153,8 @@ class Services:
         serial_number = self.identity().serial_numbers[-1]
         os.environ |= {"D4M_MATERIAL": fingerprint, "D4M_SERVER": serial_number, "D4M_LISTEN": self._listen}
         os.environ["D4M_HTTPS"] = https_fingerprint(self._project)
+        if self.docker.engine().is_podman:
+            os.environ.setdefault("D4M_SOCKET", PODMAN_SOCKET)
         own = self.own(before)
         with explained():
             yield from self._remove_former(own)
@@ -158,6 +163,8 @@ class Services:
         if self.delivery.begin():
             yield "bringing the keys to the engine"
             self.delivery.deliver()
+        if self.docker.engine().is_podman:
+            yield from self._make_way(own)
         try:
             yield from self._up()
         except UserError:
@@ -198,6 +205,15 @@ class Services:
                 image.remove()
         if left:
             raise UserError(f"all is down, but these rules could not be removed from the engine's machine: {left}")
+
+    def _make_way(self, own: Iterable[Container]) -> Iterator[str]:
+        """Remove what has joined the server's network, if the server will be replaced: Podman wants that gone first."""
+        joined = [one for one in own if one.service in JOINED]
+        plan = [*self.docker.client.compose.docker_compose_cmd, "--dry-run", "up", "--detach", "--remove-orphans"]
+        if joined and not STAYS.search(subprocess.run(plan, capture_output=True, text=True, check=False).stderr):
+            yield f"removing {', '.join(one.name for one in joined)}"
+            with explained():
+                self.docker.client.container.remove([one.name for one in joined], force=True)
 
     def _up(self) -> Iterator[str]:
         return lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
@@ -274,8 +290,8 @@ class Services:
         """Remove what this folder had started under another project name or in another layout, and its network."""
         client = self.docker.client
         former = list(filter(self.identity().is_former, own))
-        # First the servers: a firewall keeps its rules as long as one is there.
-        for container in sorted(former, key=lambda container: container.service == FIREWALL):
+        # What has joined a server's network first, and a firewall last: it keeps its rules as long as a server is up.
+        for container in sorted(former, key=lambda one: (one.service == FIREWALL, one.service not in JOINED)):
             yield f"removing {container.name}"
             client.container.stop(container.name)
             client.container.remove(container.name)
