@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import vpn
+import tests.vpn
 from tests.conftest import REPOSITORY
 from tests.docker_desktop import Engine, Mac
 from tests.vpn import Client, connected, eventually, start_client
@@ -28,8 +28,6 @@ DONE = "Initialization Sequence Completed"
 SERVICES = ("vpn", "firewall", "names", "dns", "proxy", "redirect")
 # A network card, as soon as somebody has put it in.
 BOOT = "until ip link set en0 up 2> /dev/null; do sleep 0.05; done; ip address add $1 dev en0; exec sleep infinity"
-
-
 # As a container's command: a page that says its host's name, and what takes for ever to download.
 SERVE = 'hostname > /var/www/html/name && truncate -s 1T /var/www/html/big && exec nginx -g "daemon off;"'
 
@@ -151,7 +149,7 @@ def lost_sessions(clients: Sequence[Client]) -> list[str]:
 def web(mac: Mac, name: str) -> str:
     """Start the container of a name that has /name and, without an end, /big; return its address."""
     host = name.partition(".")[0]
-    return vpn.web(mac, "--name", host, "--hostname", host, command=("sh", "-c", SERVE))
+    return tests.vpn.web(mac, "--name", host, "--hostname", host, command=("sh", "-c", SERVE))
 
 
 class Fetches:

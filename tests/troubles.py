@@ -20,8 +20,8 @@ COMING_SECONDS = 0.5
 COMING, TO_BE_REVOKED, SLOW, STOPPED = slice(0, 3), slice(3, 5), 5, 6  # their computers
 OTHERS = 7
 REVOKED_EACH_TIME = 2
-# What runs on computers of others would not take processors from the server and from the crowd: it gets what is left. A
-# kernel may look at sessions first, and at the processes in them then (sched(7)).
+# What runs on the computers of others would take no processor from the server and the crowd: it gets what is left.
+# Kernels may weigh sessions before they weigh the processes in them (sched(7)).
 LAST = ("sh", "-c", '{ echo 19 > /proc/self/autogroup; } 2> /dev/null; exec nice --adjustment=19 "$@"', "-")
 PAGE = "web.d4m.internal"
 NAMES = [f"other-{number}" for number in range(OTHERS)]  # of the clients on them, but for those that are revoked
@@ -53,9 +53,9 @@ class Crowd(NamedTuple):
 
 @contextmanager
 def crowded_site(members: int, revocations: int, rhythm: float, **answers: object) -> Iterator[tuple[Site, Crowd]]:
-    """A project that is up, and so many clients who fetch a page each so many seconds.
+    """A project that is up, and so many clients who fetch a page every `rhythm` seconds.
 
-    So often others may be revoked.
+    `revocations` is how often others can be revoked.
     """
     names = [f"member-{number}" for number in range(members)]
     to_be_revoked = [f"revoked-{number}" for number in range(REVOKED_EACH_TIME * revocations)]
@@ -64,7 +64,6 @@ def crowded_site(members: int, revocations: int, rhythm: float, **answers: objec
         script(mac, project, "client", "add", *names, *NAMES, *to_be_revoked).check_returncode()
         with computers(mac, engine, members + OTHERS) as all_computers:
             crowd = all_computers[:members]
-            # Elsewhere, what runs on these would not take the processors from the server and from the crowd.
             others = [replace(computer, words=LAST) for computer in all_computers[members:]]
             up(mac, project)
             site = Site(mac, project, f"http://{web(mac, PAGE)}/big", others, iter(to_be_revoked))

@@ -103,7 +103,7 @@ def main() -> None:
     """Measure, print the tables, and store the single measurements if that is wanted."""
     parser = argparse.ArgumentParser(description="What many clients notice of those that make trouble.")
     parser.add_argument("--clients", type=positive, default=50, help="how many fetch (%(default)s)")
-    parser.add_argument("--rounds", type=positive, default=6, help="how often each trouble is made (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=5, help="how often each trouble is made (%(default)s)")
     parser.add_argument("--seconds", type=positive, default=2, help="how long each time is watched (%(default)s)")
     parser.add_argument("--protocol", choices=("tcp", "udp"), default="tcp", help="of the VPN (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements to a file")
