@@ -292,7 +292,7 @@ def measure_all(bench: Bench, rounds: int, seconds: int) -> Iterator[Measurement
 def this_machine() -> Machine:
     """What it is measured on."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return Machine(os.uname().release, model[1] if model else os.uname().machine, os.cpu_count() or 1)
+    return Machine(os.uname().release.partition("-")[0], model[1] if model else os.uname().machine, os.cpu_count() or 1)
 
 
 def positive(text: str) -> int:
@@ -306,7 +306,7 @@ def run(rounds: int, seconds: int) -> Report:
     """Measure in a lab."""
     with lab() as (mac, engine):
         measured = list(measure_all(prepare(mac, engine), rounds, seconds))
-    command = f"python -m tests.bench.speed --rounds {rounds} --seconds {seconds}"
+    command = f"tests/bench/speed.py --rounds {rounds} --seconds {seconds}"
     paths = {name: way.__doc__ or "" for name, way in PATHS.items()}
     return Report(f"{datetime.now(UTC):%Y-%m-%d}", command, this_machine(), paths, measured)
 
