@@ -145,8 +145,14 @@ class Docker:
         return inventory.networks(self._inspected("network"))
 
     def containers(self) -> tuple[Container, ...]:
-        """All containers of the engine, running or not, by name; of their networks no more than the names is known."""
-        return inventory.containers(self._inspected("container", "--all"), [])
+        """All containers of the engine, running or not, by name; of their networks no more than the names is known.
+
+        Raises UserError, and of this kind UnreachableError when no engine answers.
+        """
+        with ThreadPoolExecutor() as pool:
+            info, containers = pool.submit(lambda: self._info), pool.submit(self._inspected, "container", "--all")
+            info.result()  # which says best why nothing answers
+            return inventory.containers(containers.result(), [])
 
     def volumes(self, *names: str) -> Mapping[str, Mapping[str, str]]:
         """The labels of those of these volumes that there are."""

@@ -174,7 +174,8 @@ class EngineSite:
 
     def refuse(self, client: str) -> Refusal:
         """The server reads the CRL whenever a client connects; a session that is open goes on until it is ended."""
-        running = self.loaded()
+        containers = self._docker.containers()
+        running, server = self._services.loaded(containers), self._services.server(containers)
         self.admit()
         if running is None:
             return Refusal(False, "The stack is down, so there was no session to end here.")
@@ -184,7 +185,7 @@ class EngineSite:
                 deque(step.lines, maxlen=0)
             words = "The server was restarted with the newest certificates, which ended every session once."
             return Refusal(True, words)
-        ended = sum(lane.end_sessions(self._services.inside()[SERVER], client) for lane in vpn.LANES)
+        ended = sum(lane.end_sessions(server, client) for lane in vpn.LANES) if server else 0
         return Refusal(True, f"{ended} live session{'' if ended == 1 else 's'} ended.")
 
     def admit(self) -> None:
