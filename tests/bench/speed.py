@@ -68,6 +68,7 @@ def measure(bench: Bench, path: str, number: int, far_ends: FarEnds, seconds: in
     ports = iter(PORTS)
     for address in far_ends.values():
         iperf3(bench.mac, address, next(ports), "--time", "1")
+    time.sleep(1)  # the last of it has come out of the relay
     small = MTUS[0]
     yield round_trip(bench, "round trip", conditions(path, number, small), far_ends[small])
     with (bench.mac.home / "load.log").open("w") as output:
