@@ -8,7 +8,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
@@ -160,8 +160,9 @@ def grids(report: Report) -> list[Grid]:
     subjects = list(dict.fromkeys(one.subject for one in report.measurements if one.unit != CPU))
     shared = [subject for subject in subjects if report.of(subject, LIMIT)]
     others = [subject for subject in subjects if subject not in shared]
+    beside_peers = _grid(report, "The way into containers' networks", shared, list(report.paths), COMPARED)
     return [
-        _grid(report, "The way into containers' networks", shared, list(report.paths), COMPARED),
+        replace(beside_peers, rows=[*beside_peers.rows, _loads(report, shared)]),
         _grid(report, "What else there is", others, [OURS, BESIDE], [BESIDE]),
         _costs(report),
     ]
@@ -178,6 +179,13 @@ def _grid(
         relations = [relation(report, subject, OURS, other) if report.of(subject, other) else "" for other in compared]
         rows.append([str(subject), *values, *relations])
     return Grid(title, ["", *paths, *(f"ours / {other}" for other in compared)], rows)
+
+
+def _loads(report: Report, subjects: Sequence[Subject]) -> list[str]:
+    """One line for what else the machine did: the median load before each path's measurements."""
+    loads = [[one.conditions.load for subject in subjects for one in report.of(subject, path)] for path in report.paths]
+    medians = [f"{statistics.median(each):.1f}" if each else "" for each in loads]
+    return ["load of the machine before, processes", *medians, *[""] * len(COMPARED)]
 
 
 def _costs(report: Report) -> Grid:

@@ -20,8 +20,10 @@ none of these paths, nor is the lab's stand-in for it.
 
 Every path was measured in each of {rounds} rounds. The tables have the medians. What is "ours / no relay" is the median
 of the rounds' own ratios; for a round trip it is how much longer ours takes. There is a ratio only where both were
-measured under the same conditions. Before a measurement {load} processes wanted a processor (the load average), those
-of the benchmark among them. Figures differ from machine to machine and from run to run: the ratios count.
+measured under the same conditions. The load of the machine is how many processes wanted a processor in the minute
+before a measurement, those of the benchmark among them: {load} in this run. Where it is not alike, or above the number
+of processors, others' work is in the figures. They differ from machine to machine and from run to run: the ratios
+count.
 
 A cold start has to build the images, of packages that are there already; a warm one has them. A GB is one that
 arrived, and what the kernel does in its own time is in no program's seconds.

@@ -62,14 +62,16 @@ def test_what_was_measured_under_other_conditions_has_no_ratio(other: Measuremen
 def test_load_is_said_and_forbids_nothing() -> None:
     busy = replace(at(LIMIT, 1000), conditions=replace(BASE.conditions, path=LIMIT, load=7.5))
     assert ratio(BASE, busy) == 0.9
-    assert "0.5 to 7.5 processes" in page.of(report(BASE, busy)).replace("\n", " ")
+    text = page.of(report(BASE, busy))
+    assert "0.5 to 7.5 in this run" in text.replace("\n", " ")
+    assert "| load of the machine before, processes | 0.5 | 7.5 |" in text
 
 
 def test_the_ratio_of_many_rounds_is_the_median_of_theirs() -> None:
     ours = [at(OURS, value, number) for number, value in enumerate((100, 400, 900), start=1)]
     peers = [at(LIMIT, value, number) for number, value in enumerate((100, 500, 1000), start=1)]
     # In which order they are found is all the same.
-    (line,) = grids(report(*reversed(ours), *peers))[0].rows
+    line, _load = grids(report(*reversed(ours), *peers))[0].rows
     assert line == ["up, MTU 1500, 1 stream, Mbit/s", "400", "500", "0.90", "", ""]
 
 
@@ -80,7 +82,7 @@ def test_a_round_that_one_of_two_has_not_is_refused() -> None:
 
 def test_of_round_trips_the_table_has_what_is_added() -> None:
     trip = Measurement("round trip", ROUND_TRIP, 0.25, Conditions(OURS, 1, 0.5, mtu=1500))
-    (line,) = grids(report(trip, at(LIMIT, 0.125, 1, trip)))[0].rows
+    line, _load = grids(report(trip, at(LIMIT, 0.125, 1, trip)))[0].rows
     assert line == ["round trip, MTU 1500, ms", "0.25", "0.12", "+0.12 ms", "", ""]
 
 
