@@ -105,7 +105,7 @@ class ClusterSite:
             profiles_lead_there=self._leads_to(endpoint),
         )
 
-    def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- as it is
+    def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- an engine's need them
         """Look at the pods, and ask the servers if it may: for that a user needs the right to run programs in pods."""
         pods = [pod for pod in self._release.pods() if not is_leaving(pod)]
         parts = tuple(_part(pod) for pod in pods)
@@ -119,7 +119,7 @@ class ClusterSite:
         except UserError as error:
             return Condition(parts, reason=str(error).rstrip("."))
 
-    def loaded(self, found: Facts | None = None) -> str | None:  # noqa: ARG002 -- they do not say it
+    def loaded(self, found: Facts | None = None) -> str | None:  # noqa: ARG002 -- an engine's say it
         """What an annotation of the StatefulSet says."""
         return self._release.fingerprint()
 

@@ -98,7 +98,7 @@ class EngineSite:
 
     def condition(self, found: Facts, targets: Iterable[Target], may_run: bool) -> Condition:  # noqa: ARG002 -- who may look may run
         """Ask each service, and the server whom it serves and whom it reaches."""
-        assert isinstance(found, EngineFacts)  # noqa: S101 -- its own
+        assert isinstance(found, EngineFacts)  # noqa: S101 -- as `facts` made them
         parts, inside = self._services.parts(found.own)
         if inside is None:
             return Condition(parts, reason="the server does not run")
