@@ -11,7 +11,7 @@ def host_of_server(kubernetes: bool) -> str | None:
     """Where the server is, as far as Docker's context says; of a cluster it says nothing."""
     if kubernetes:
         return None
-    from devkit.sites.docker import host_of_context  # noqa: PLC0415 -- for who needs it alone
+    from devkit.sites.docker import host_of_context  # noqa: PLC0415 -- a cluster's commands do without
 
     return host_of_context()
 
@@ -21,9 +21,9 @@ def choose(
 ) -> Site:
     """The engine, or the cluster of kubectl's current context or of another. Raises UserError."""
     if kubernetes:
-        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- for who needs it alone
+        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- who chooses one needs not the other
 
         return ClusterSite(project, answers, context, values)
-    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- for who needs it alone
+    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- who chooses one needs not the other
 
     return EngineSite(project, answers)
