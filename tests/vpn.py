@@ -31,7 +31,7 @@ def script(mac: Mac, project: Path, name: str, *arguments: str) -> subprocess.Co
 def up(mac: Mac, project: Path) -> dict[str, Any]:
     """Bring the project up and return the report's facts."""
     run = script(mac, project, "up", "--json")
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
     facts = json.loads(run.stdout)
     assert isinstance(facts, dict)
     return facts

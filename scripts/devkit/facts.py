@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 PODMAN_SOCKET = "/run/podman/podman.sock"  # on its own machine, when it runs as root
 PAUSED = "paused"  # what Docker calls a container whose processes are frozen
+SILENT = "silent"  # of a server: it runs, and does not answer
 RUNNING = ("running", PAUSED, "restarting")  # the states of a container that `docker ps` lists
 
 
@@ -95,9 +96,8 @@ class Container:
 
     Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
     `state` is as Docker says it (running, paused, restarting); `health` is None where nothing checks it, else starting,
-    healthy or unhealthy. `started` says when it was started last, as Docker writes it, and `restarts` counts those by
-    itself. `shares` is the name of the container whose network it has
-    joined, which has its addresses.
+    healthy or unhealthy. `started` says when it was started last, as text that sorts by time, and `restarts` counts
+    those by itself. `shares` is the name of the container whose network it has joined, which has its addresses.
     """
 
     name: str

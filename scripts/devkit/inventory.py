@@ -35,6 +35,12 @@ def containers(inspected: Iterable[Inspected], networks: Iterable[Network]) -> t
     return tuple(sorted((_container(one, all_, known) for one in all_.values()), key=lambda one: one.name))
 
 
+def started(state: Mapping[str, Any]) -> str:
+    """When a container was started last, as text that sorts by time: Docker leaves out a fraction's last zeros."""
+    seconds, _, fraction = (state.get("StartedAt") or "").removesuffix("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}"
+
+
 def _image(name: str) -> str:
     """The name as Docker has it."""
     return UNSAID.sub("", name).removesuffix(":latest") if UNSAID.match(name) else name
@@ -78,7 +84,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         published=tuple(_published(found)),
         shares=_name(other) if other else None,
         restarts=found.get("RestartCount") or 0,
-        started=state.get("StartedAt") or "",
+        started=started(state),
     )
 
 

@@ -58,6 +58,12 @@ def run_script(one: Cluster, project: Path, name: str, *options: str) -> subproc
     return one.run(sys.executable, f"scripts/{name}.py", "--kubernetes", *options, cwd=project)
 
 
+def bring_up(one: Cluster, project: Path) -> None:
+    """Run `up`, which must find all well behind it."""
+    run = run_script(one, project, "up")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def sentence(run: subprocess.CompletedProcess[str]) -> str:
     """What a refused script says: one line on stderr, behind the progress."""
     assert run.returncode == 1, run.stdout + run.stderr
@@ -108,7 +114,7 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
 
     # Again, nothing restarts.
     uid = one.pod("devkit-0")["metadata"]["uid"]
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     assert one.pod("devkit-0")["metadata"]["uid"] == uid
 
     with nothing_is_written(one):
@@ -120,7 +126,7 @@ def test_up_reports_what_a_client_then_reaches_and_down_leaves_nothing(
     script(mac, project, "client", "add", "alice")
     older = "what runs is older than what is in this folder: run `./scripts/up.py --kubernetes` to load it"
     assert older in run_script(one, project, "status").stderr
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     assert run_script(one, project, "status").stderr == ""
 
     down = run_script(one, project, "down", "--images")
@@ -135,7 +141,7 @@ def test_edited_server_conf_is_in_force_after_up(mac: Mac, one: Cluster) -> None
     project = copy_project(mac.home / "edited", routes=CLUSTER_ROUTES, vpn_port=5194)
     with (project / "server/server.conf").open("a") as conf:
         conf.write("max-clients 7\n")
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     assert "max-clients 7" in one.api.get("ConfigMap", "devkit", NAMESPACE)["data"]["server.conf"]
 
 
@@ -179,11 +185,11 @@ def test_server_that_does_not_start_is_quoted_before_the_time_is_up(one: Cluster
     said = sentence(run_script(one, project, "up", "--values", "broken.yaml"))
     assert "devkit-0: vpn ended with: " in said
     assert "no-such-option" in said
-    assert run_script(one, project, "up").returncode == 0  # mended, it goes on
+    bring_up(one, project)  # mended, it goes on
 
 
 def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster, project: Path) -> None:
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     assert "Readiness probe failed" in {event["message"].strip(": ") for event in one.api.find("Event", NAMESPACE)}
     (project / "hostile.yaml").write_text("vpn: {port: 99999}\n")
     assert "/vpn/port" in sentence(run_script(one, project, "up", "--values", "hostile.yaml"))
@@ -195,7 +201,7 @@ def test_helms_own_error_comes_before_what_the_cluster_said_earlier(one: Cluster
 def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> None:
     project = copy_project(mac.home / "slow", routes=CLUSTER_ROUTES)
     (project / "nothing.yaml").write_text("existingSecret: not-there\n")
-    assert run_script(one, project, "up").returncode == 0  # it leaves "Readiness probe failed" behind
+    bring_up(one, project)  # it leaves "Readiness probe failed" behind
     release = project / "scripts/devkit/sites/release.py"
     release.write_text(release.read_text().replace("READY_SECONDS = 180", "READY_SECONDS = 10"))
     up = run_script(one, project, "up", "--values", "nothing.yaml")
@@ -207,7 +213,7 @@ def test_end_of_the_time_says_what_this_run_has_met(mac: Mac, one: Cluster) -> N
 
 
 def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one: Cluster, project: Path) -> None:
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     helm = ("helm", "upgrade", "devkit", "./chart", "--namespace", NAMESPACE, "--reuse-values", "--wait",
             "--set-string", "image.tag=other")  # fmt: skip
     environment = [f"{name}={value}" for name, value in one.environment.items()]
@@ -220,7 +226,7 @@ def test_earlier_run_that_was_cut_short_is_named_with_the_way_out(mac: Mac, one:
     assert "another operation" in said
     assert "start over with `./scripts/down.py --kubernetes --context stand-in`" in said
     assert run_script(one, project, "down").returncode == 0
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
 
 
 def status(secret: dict[str, Any]) -> str:
@@ -245,7 +251,7 @@ def test_user_who_may_do_nothing_in_the_namespace_reads_it(one: Cluster, project
 def test_helm_keeps_the_keys_of_the_last_revision_only(one: Cluster, project: Path, major: Literal[3, 4]) -> None:
     one = replace(one, major=major)
     for _ in range(2):
-        assert run_script(one, project, "up").returncode == 0
+        bring_up(one, project)
     kept = [secret for secret in one.api.find("Secret", NAMESPACE) if secret["metadata"]["name"].startswith("sh.helm")]
     assert [status(secret) for secret in kept] == ["deployed"]
 
@@ -253,9 +259,9 @@ def test_helm_keeps_the_keys_of_the_last_revision_only(one: Cluster, project: Pa
 def test_clients_of_a_cluster_are_listed_and_what_ends_their_sessions_is_said(mac: Mac, one: Cluster) -> None:
     project = copy_project(mac.home / "sessions", routes=CLUSTER_ROUTES, kubernetes="k3s")
     listing = [sys.executable, "scripts/client.py", "list"]
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     script(mac, project, "client", "add", "alice")
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     with connected(mac, project / "local/docker-for-mac.ovpn"):
         for options in ([], ["--kubernetes"], ["--kubernetes", "--context", "stand-in"]):
             listed = one.run(*listing, *options, cwd=project)
@@ -415,7 +421,7 @@ def test_networks_of_a_cluster_that_has_no_object_for_them(one: Cluster, project
     """Before Kubernetes 1.33 there is no ServiceCIDR: kubeadm left a note, and else a refusal says it."""
     declared = one.api.get("ServiceCIDR", "kubernetes")
     one.api.delete("ServiceCIDR", "kubernetes")
-    assert run_script(one, project, "up").returncode == 0
+    bring_up(one, project)
     probed = document(run_script(one, project, "status", "--json").stdout)["cluster"]
     assert probed["service_networks"] == ["10.96.0.0/12"]
     networking = "networking:\n  podSubnet: 10.240.0.0/13,fd00::/48\n  serviceSubnet: 10.98.0.0/16\n"

@@ -5,7 +5,7 @@ import itertools
 import re
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -386,14 +386,19 @@ def test_revoked_client_beside_a_live_one_that_differs_in_case_alone_is_on_the_s
     assert "Bob is revoked." in run(project, "client", "revoke", "Bob").stderr
 
 
+def day(since: datetime, **later: int) -> str:
+    """A pattern of the day so much after something that was done since then, which midnight may have come between."""
+    return "|".join({f"{moment + timedelta(**later):%Y-%m-%d}" for moment in (since, datetime.now(UTC))})
+
+
 def test_client_commands_say_what_they_did(project: Path) -> None:
+    since = datetime.now(UTC)
     added = run(project, "client", "add", "alice", "bob")
     assert added.stdout.splitlines() == [str(project / f"local/clients/{name}.ovpn") for name in ("alice", "bob")]
     assert run(project, "client", "show", "alice").stdout == (project / "local/clients/alice.ovpn").read_text()
     assert "bob is revoked." in run(project, "client", "revoke", "bob").stderr
     lines = run(project, "client", "list").stdout.splitlines()
-    end = f"{NOW + timedelta(days=825):%Y-%m-%d}"
-    assert re.match(rf"alice +[0-9a-f]{{12}} +{NOW - timedelta(minutes=5):%Y-%m-%d} +{end} *$", lines[1])
+    assert re.match(rf"alice +[0-9a-f]{{12}} +({day(since, minutes=-5)}) +({day(since, days=825)}) *$", lines[1])
     assert re.match(r"bob .* revoked", lines[2])
     refusal = run(project, "client", "show", "bob")
     assert refusal.returncode == 1
@@ -402,10 +407,11 @@ def test_client_commands_say_what_they_did(project: Path) -> None:
 
 
 def test_ends_are_warned_of_from_30_days_before(tmp_path: Path) -> None:
+    since = datetime.now(UTC)
     soon = copy_project(tmp_path / "soon", certificate_days=29, authority_days=29)
     said = run(soon, "client", "list").stderr
     for name in ("CA", "server", "docker-for-mac"):
-        assert f"{name}: the certificate expires on {NOW + timedelta(days=29):%Y-%m-%d}: renew it with" in said
+        assert re.search(rf"{name}: the certificate expires on ({day(since, days=29)}): renew it with", said)
     assert "--data rotate=all" in said
     later = copy_project(tmp_path / "later", certificate_days=32, authority_days=32)
     assert "expires on" not in run(later, "client", "list").stderr

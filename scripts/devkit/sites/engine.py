@@ -14,6 +14,7 @@ from devkit.checks import Check
 from devkit.errors import UserError
 from devkit.facts import (
     RUNNING,
+    SILENT,
     Condition,
     Container,
     Contest,
@@ -109,7 +110,7 @@ class EngineSite:
                 sessions = tuple(one for of_lane, _ in asked for one in of_lane.result())
                 contests = tuple(one for _, of_lane in asked for one in of_lane.result())
             except UserError:
-                parts = tuple(Part(part.name, "silent" if part.name == SERVER else part.trouble) for part in parts)
+                parts = tuple(Part(part.name, SILENT if part.name == SERVER else part.trouble) for part in parts)
                 return Condition(parts, reason="the server does not answer")
         try:
             return Condition(parts, trying.result(), sessions, contests)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from devkit.answers import Answers
 from devkit.errors import UserError, most_telling
-from devkit.facts import PAUSED, PODMAN_SOCKET, RUNNING, Container, Part
+from devkit.facts import PAUSED, PODMAN_SOCKET, RUNNING, SILENT, Container, Part
 from devkit.inventory import BRIDGE_NAME_OPTION, PROJECT_LABEL, SERVER_LABEL
 from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import VOLUME_LABEL, Delivery
@@ -46,6 +46,7 @@ HEALTH_CHECKS: Mapping[str, list[str]] = {
     REDIRECT: ["network.sh", "redirect", "check"],
 }
 WRITTEN = {SERVER: ("/etc/hosts", "/run/vpn"), NAMES: ("/run/names",), PROXY: ("/run/redirections",)}
+TROUBLES: Mapping[int | None, str | None] = {0: None, 3: SILENT}  # by the exit codes of the checks, as in vpn.sh
 STOPPED = {"exited": "stopped", "created": "not started", "dead": "stopped", PAUSED: PAUSED}  # by Docker's states
 VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
 JOINED = (DNS, PROXY, REDIRECT)  # what is in the server's network, in compose.yaml
@@ -65,7 +66,7 @@ class Services:
         self._listen = str(answers.vpn_listen)
         self._has_names = bool(answers.dns_domain)
         self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
-        self._passed: set[str] = set()  # the containers that were waited for
+        self._passed: set[tuple[str, str]] = set()  # the containers that were waited for, and when they were started
         self._undisturbed: set[tuple[str, str]] = set()  # those that were healthy before, and when they were started
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project)
@@ -223,7 +224,7 @@ class Services:
         pending, deadline = list(services), time.monotonic() + HEALTHY_SECONDS
         while pending:
             yield f"waiting for {', '.join(pending)}"
-            found = {str(container.service): container for container in self.own(self.docker.containers())}
+            found = self._in_place(self.own(self.docker.containers()))
             look_again = time.monotonic() + LOOK_SECONDS
             while pending and time.monotonic() < look_again:
                 with ThreadPoolExecutor() as pool:
@@ -238,15 +239,25 @@ class Services:
                     f"`docker compose logs {name}`."
                 )
 
+    @staticmethod
+    def _in_place(own: Iterable[Container]) -> Mapping[str, Container]:
+        """The services, without what `names` will start anew, as it joined the network of a server that is gone."""
+        found = {str(one.service): one for one in own}
+        server = found.get(SERVER)
+        return {
+            name: one for name, one in found.items() if not (server and name in JOINED and one.started < server.started)
+        }
+
     def _trouble(self, service: str, container: Container | None) -> str | None:
         if container is None:
             return "missing"
         if container.state in STOPPED:
             return STOPPED[container.state]
         # The engine looks every ten seconds: what it says is not of now.
-        well = container.health == "healthy" or container.id in self._passed
-        if container.state == "running" and (well or self._is_healthy(service, container)):
-            return None
+        well = container.health == "healthy" or (container.id, container.started) in self._passed
+        code = None if container.state != "running" else 0 if well else self._check(service, container)
+        if code in TROUBLES:
+            return TROUBLES[code]
         return f"not working ({most_telling(self._log(service))})"
 
     @explained()
@@ -259,11 +270,14 @@ class Services:
             return False
         if container.health == "healthy" and (container.id, container.started) in self._undisturbed:
             return True
+        return self._check(service, container) == 0
+
+    def _check(self, service: str, container: Container) -> int:
+        """The exit code of a service's own check, which fails, too, where it is starting again just now."""
         words = [*self.docker.command, "exec", container.name, *HEALTH_CHECKS[service]]
-        # It fails, too, where the service is starting again just now.
-        passed = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-        self._passed |= {container.id} if passed else set()
-        return passed
+        code = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+        self._passed |= {(container.id, container.started)} if code == 0 else set()
+        return code
 
     @explained()
     def _remove_volumes_of_names(self) -> None:

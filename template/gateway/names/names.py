@@ -129,14 +129,13 @@ def stale(found: list[Any], project: str) -> list[str]:
         for one in own
         if one["Config"]["Labels"].get(inventory.SERVICE_LABEL) in JOINING
         and (server := servers.get(one["HostConfig"]["NetworkMode"]))
-        and (_start(one["State"]) < _start(server) if one["State"]["Running"] else one["State"]["Error"])
+        and (is_older(one["State"], server) if one["State"]["Running"] else one["State"]["Error"])
     ]
 
 
-def _start(state: Mapping[str, str]) -> tuple[str, str]:
-    """When a container was started, to be compared: the engine leaves the zeros at the end of a fraction out."""
-    seconds, _, fraction = state["StartedAt"].removesuffix("Z").partition(".")
-    return seconds, fraction.ljust(9, "0")
+def is_older(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a container was started before another was."""
+    return inventory.started(state) < inventory.started(other)
 
 
 def main() -> str:

@@ -1,15 +1,18 @@
 #!/bin/sh
 # The VPN server. network.sh has made the device that it opens, and the packet filter around it.
-# usage: vpn.sh [check]
+# usage: vpn.sh          serve
+#        vpn.sh check    succeed if it serves; exit code 3 if it is there and says nothing
 set -eu
-status=/run/vpn/status # the server's main loop writes it, at first after ten seconds; the proxy's page shows it
+status=/run/vpn/status # the proxy's page shows it; where nobody is connected, it is written every ten seconds
+management=/run/management
 
 if [ "${1:-}" = check ]; then
-    grep -qE '^ *[0-9]+: [0-9A-F]+:04AA 0+:0000 0[A7] ' /proc/net/tcp /proc/net/udp # it listens at port 1194
-    seconds=10
-    [ -s "$status" ] || seconds=20 # the file is as old as this start of the server
-    [ $(($(date +%s) - $(stat --format %Y "$status"))) -lt "$seconds" ]
-    exit
+    said=$(echo state | nc -N -w 3 -U "$management")
+    case $said in
+        *,CONNECTED,*) exit 0 ;; # that is what a server calls it that listens
+        '') exit 3 ;;
+        *) exit 1 ;;
+    esac
 fi
 
 # The part of the subnet that it hands out is the device's own.
@@ -24,4 +27,4 @@ setpriv --reuid=65534 --regid=65534 --clear-groups \
     sh -c "ip monitor link dev d4m0 | { grep --quiet ^Deleted && kill $$; }" &
 cd /etc/vpn/configs
 exec openvpn --config /etc/vpn/server/server.conf --server "${network%/*}" "$mask" --ifconfig-noexec --route-noexec \
-    --port 1194 --status "$status" 1 --status-version 3 --management /run/management unix
+    --port 1194 --status "$status" 1 --status-version 3 --management "$management" unix
