@@ -97,7 +97,8 @@ class Container:
     Its folder is the one that Compose started it from; `server` is the serial number of a devkit's server certificate.
     `state` is as Docker says it (running, paused, restarting); `health` is None where nothing checks it, else starting,
     healthy or unhealthy. `started` says when it was started last, as text that sorts by time, and `restarts` counts
-    those by itself. `shares` is the name of the container whose network it has joined, which has its addresses.
+    those by itself. `shares` is the name of the container whose network it has joined, which has its addresses. `binds`
+    are paths of the engine's machine that it sees, as they were given to the engine.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Container:
     shares: str | None = None
     restarts: int = 0
     started: str = ""
+    binds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

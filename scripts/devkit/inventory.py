@@ -85,6 +85,7 @@ def _container(found: Inspected, all_: Mapping[str, Inspected], known: Mapping[s
         shares=_name(other) if other else None,
         restarts=found.get("RestartCount") or 0,
         started=started(state),
+        binds=tuple(one["Source"] for one in found.get("Mounts") or [] if one.get("Type") == "bind"),
     )
 
 

@@ -243,14 +243,24 @@ time.sleep(60)
 """
 
 
+def test_up_starts_nothing_where_all_is_as_it_should_be(mac: Mac, project: Path, client: Client) -> None:
+    up(mac, project)  # what an earlier test has changed
+    clock = ("date", "+%s.%N")
+    since = mac.run(*clock).stdout.strip()
+    up(mac, project)
+    until = mac.run(*clock).stdout.strip()
+    events = ("docker", "events", "--filter=type=container", "--filter=event=create", "--filter=event=start")
+    assert mac.run(*events, f"--since={since}", f"--until={until}").stdout == ""
+
+
 def test_images_are_built_only_when_something_of_them_has_changed(mac: Mac, project: Path, client: Client) -> None:
     script_ = project / "gateway/reach.pl"
     images = ("docker", "image", "inspect", "--format", "{{.Id}}")
     before = mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout
-    assert "Building the image: done" in script(mac, project, "up").stderr
+    assert "Building the image" not in script(mac, project, "up").stderr
     assert mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout == before
     script_.write_text(f"{script_.read_text()}# edited\n")
-    up(mac, project)
+    assert "Building the image: done" in script(mac, project, "up").stderr
     assert "# edited" in mac.run("docker", "exec", CONTAINERS[1], "tail", "-n", "1", "/usr/local/bin/reach.pl").stdout
     changed = mac.run(*images, "d4m-devkit-gateway", "d4m-devkit-names").stdout
     assert changed != before

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from devkit.sites import docker
 from devkit.sites.docker import Docker, host_of_context
 
 ENDPOINTS = {
@@ -41,6 +42,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     leads_to(tmp_path, "unix:///s")
+    docker.endpoint.cache_clear()
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import pytest
 from devkit.errors import UserError
 from devkit.facts import Attachment, PublishedPort
 from devkit.inventory import MTU_OPTION, containers, networks
-from devkit.sites.docker import Docker
+from devkit.sites.docker import Docker, endpoint
 
 from tests.unit.engine import NETWORK, holds, inspected, place
 
@@ -52,6 +52,7 @@ def test_container_in_anothers_network_has_its_addresses(engine: Path, tmp_path:
 def test_engine_is_asked_as_often_for_many_as_for_one(engine: Path, tmp_path: Path) -> None:
     asked = []
     for number in (1, 120):
+        endpoint.cache_clear()
         holds(engine, "container", map(inspected, range(number)))
         assert len(Docker(tmp_path).found().containers) == number
         asked.append(len((engine / "asked").read_text().splitlines()))

@@ -16,7 +16,7 @@ from devkit.material import values
 from devkit.material.state import chart_values, read_generation
 from devkit.sites import kubernetes, probe
 from devkit.sites.docker import Docker
-from devkit.sites.image import Image, build
+from devkit.sites.image import Image, are_built, build
 from devkit.sites.kubectl import Kubectl
 from devkit.sites.ownership import SERVER
 from devkit.sites.pods import is_leaving, is_ready, states
@@ -77,7 +77,8 @@ class ClusterSite:
             settings["image.digest"] = self._image.pushed_digest()
         else:
             self._docker.require_compose()
-            yield Step("Building the image", build(self._docker, self._project, {SERVER: self._image}, anew))
+            if anew or not are_built(self._docker, self._project, [self._image]):
+                yield Step("Building the image", build(self._docker, self._project, [SERVER], anew))
             settings["image.tag"] = self._image.tag_by_content()
         installation = self._release.install(settings, self._values)
         yield Step(f"Installing the chart in {self._kubectl.context}", installation, in_our_words=True)

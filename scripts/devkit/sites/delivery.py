@@ -9,6 +9,7 @@ from pathlib import Path
 
 from devkit import layout
 from devkit.errors import UserError, most_telling
+from devkit.facts import Container
 from devkit.files import BESIDE, PRIVATE, READABLE, replace_all, write
 from devkit.inventory import PROJECT_LABEL
 from devkit.layout import Layout
@@ -38,9 +39,13 @@ class Delivery:
         """Whether an engine has a copy of its own, as far as this computer knows."""
         return self._paths.delivered.exists()
 
-    def begin(self) -> bool:
-        """Find out by trying whether the engine sees the folder; return whether it needs a copy, and remember it."""
-        if self._sees_folder():
+    def begin(self, server: Container | None) -> bool:
+        """Find out whether the engine sees the folder; return whether it needs a copy, and remember it.
+
+        A `server` that has read what is in the folder now, through a mount of it, has seen it; else it is tried.
+        """
+        configs = self._paths.configs.resolve()
+        if (server and configs in [Path(path).resolve() for path in server.binds]) or self._sees_folder():
             self._paths.delivered.unlink(missing_ok=True)
             return False
         replace_all([(self._paths.delivered, self._docker.identity().encode(), PRIVATE)])

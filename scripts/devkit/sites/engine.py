@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -39,6 +39,15 @@ from devkit.vpn.lane import Rejection
 EXAMPLE_PORT = 8000
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is on the engine; whether it has the images; a volume of another's that has the name of one of ours."""
+
+    found: Found
+    are_built: bool
+    volume_of_others: str | None
+
+
 class EngineSite:
     """See `site.Site`."""
 
@@ -47,6 +56,7 @@ class EngineSite:
     def __init__(self, project: Path, answers: Answers) -> None:
         self._project = project
         self._answers = answers
+        self._seen: _Look | None = None  # by `checks`
         self._services = Services(project, answers)
         self._docker = self._services.docker
 
@@ -56,11 +66,11 @@ class EngineSite:
         yield checks.server_certificate(generation, now)
         context = host_of_context() if answers.vpn_host_from == "record" else None
         yield checks.docker_context(answers, context, context is None or host.same(answers.vpn_host, context))
-        found = self._docker.found()
-        engine = self._docker.engine()
+        seen = self._seen = self._look()
+        found, engine = seen.found, self._docker.engine()
         yield checks.engine(engine)
         self._docker.require_compose()
-        yield self._in_the_way(found)
+        yield self._in_the_way(seen)
         if engine.host is None:  # another machine's port may be reached at an address that it does not have itself
             yield checks.listening_address(answers, host.interfaces())
             if not self._services.runs(found.containers):  # our own server has the port
@@ -74,12 +84,14 @@ class EngineSite:
 
     def start(self, anew: bool = False) -> Iterator[Step]:
         """Build the images and start the services."""
-        yield Step("Building the image", self._services.build(anew))
-        found = self._docker.found()  # others may have started something meanwhile
-        if self._docker.engine().host and not self._services.runs(found.containers):
+        seen, self._seen = self._seen or self._look(), None
+        if anew or not seen.are_built:
+            yield Step("Building the image", self._services.build(anew))
+            seen = self._look()  # others may have started something meanwhile
+        if self._docker.engine().host and not self._services.runs(seen.found.containers):
             checks.require([checks.port_elsewhere(self._answers, self._listening_there())])  # as the image sees it
-        checks.require([self._in_the_way(found)])
-        yield Step("Starting the server and the firewall", self._services.start(self.fingerprint(), found.containers))
+        checks.require([self._in_the_way(seen)])
+        yield Step("Starting the server and the firewall", self._services.start(self.fingerprint(), seen.found))
 
     def stop(self, images: bool) -> str:
         """Remove the services, and what belongs to them."""
@@ -90,7 +102,7 @@ class EngineSite:
 
     def facts(self) -> EngineFacts:
         """The engine and the user's containers on it."""
-        found = self._docker.found()
+        found = self._services.take_look() or self._docker.found()
         own = self._services.own(found.containers)
         if not any(container.state in RUNNING for container in own):
             raise UserError(f"the VPN is down: bring it up with `{self._answers.up}`.")
@@ -194,12 +206,19 @@ class EngineSite:
         if self._services.delivery.is_needed:
             self._services.delivery.deliver()
 
-    def _in_the_way(self, found: Found) -> Check:
-        services, containers = self._services, found.containers
-        volume = services.delivery.volume_of_others()
+    def _look(self) -> _Look:
+        with ThreadPoolExecutor() as pool:
+            found = pool.submit(self._docker.found)
+            are_built = pool.submit(self._services.are_built)
+            volume = pool.submit(self._services.delivery.volume_of_others)
+            return _Look(found.result(), are_built.result(), volume.result())  # the first says best why nothing answers
+
+    def _in_the_way(self, seen: _Look) -> Check:
+        services, found = self._services, seen.found
         return ownership.in_the_way(
-            services.identity(), services.others(containers), found.networks, services.own(containers), volume
-        )
+            services.identity(), services.others(found.containers), found.networks, services.own(found.containers),
+            seen.volume_of_others,
+        )  # fmt: skip
 
     def _listening_there(self) -> set[str]:
         """The addresses of the engine's machine on which the port is taken."""

@@ -6,7 +6,7 @@ import re
 import secrets
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -14,7 +14,7 @@ from typing import cast
 from devkit.errors import UserError, most_telling
 from devkit.inventory import UNSAID
 from devkit.layout import Layout
-from devkit.sites.docker import Docker, explained, lines
+from devkit.sites.docker import Docker, explained
 
 SOURCES_LABEL = "d4m-devkit.sources"  # in compose.yaml
 MOST_SECONDS = 300
@@ -120,21 +120,25 @@ class Image:
                 time.sleep(0.5)
 
 
-def build(docker: Docker, project: Path, images: Mapping[str, Image], anew: bool) -> Iterator[str]:
-    """Build images, by the services that say how, and give what the build prints line by line.
+def are_built(docker: Docker, project: Path, images: Iterable[Image]) -> bool:
+    """Whether the engine has these images, from what is in the project's folder now."""
+    label = f'{{{{index .Config.Labels "{SOURCES_LABEL}"}}}}'
+    words = [*docker.command, "image", "inspect", "--format", label, *(image.name for image in images)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    return run.returncode == 0 and {*run.stdout.split()} == {_digest_of_sources(project)}
 
-    Those that the engine has from the same files stay as they are, unless they are to be made anew, with the packages
-    of today.
+
+def build(docker: Docker, project: Path, services: Iterable[str], anew: bool) -> Iterator[str]:
+    """Build the images of these services, and give what the build prints line by line.
+
+    With `anew` they are built from nothing, with the packages of today.
     """
-    digest = _digest_of_sources(project)
-    if not anew and all(built == digest for built in _built_from(docker, images.values())):
-        return
     # An attestation holds the time, so each build would give another image, which would replace the services and drop
     # every session.
-    os.environ |= {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "D4M_SOURCES": digest}
+    os.environ |= {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "D4M_SOURCES": _digest_of_sources(project)}
     if docker.engine().is_podman:  # it builds by itself, and knows nothing of Docker's builder
         os.environ["DOCKER_BUILDKIT"] = "0"
-    yield from lines(docker.client.compose.build([*images], stream_logs=True, progress="plain", cache=not anew))
+    yield from docker.compose("build", "--progress=plain", *(["--no-cache"] if anew else []), *services)
 
 
 def _digest_of_sources(project: Path) -> str:
@@ -144,11 +148,3 @@ def _digest_of_sources(project: Path) -> str:
     files = sorted({path for pattern in patterns for path in project.glob(pattern)})
     content = [(str(path.relative_to(project)), path.read_bytes()) for path in (paths.dockerfile, *files)]
     return hashlib.sha256(repr(content).encode()).hexdigest()
-
-
-def _built_from(docker: Docker, images: Iterable[Image]) -> list[str]:
-    """The digests that the engine's images were labelled with; fewer where it has not all of them."""
-    label = f'{{{{index .Config.Labels "{SOURCES_LABEL}"}}}}'
-    words = [*docker.command, "image", "inspect", "--format", label, *(image.name for image in images)]
-    run = subprocess.run(words, capture_output=True, text=True, check=False)
-    return run.stdout.split() if run.returncode == 0 else [""]

@@ -16,8 +16,8 @@ from devkit.facts import PAUSED, PODMAN_SOCKET, RUNNING, SILENT, Container, Part
 from devkit.inventory import BRIDGE_NAME_OPTION, PROJECT_LABEL, SERVER_LABEL
 from devkit.material.state import https_fingerprint
 from devkit.sites.delivery import VOLUME_LABEL, Delivery
-from devkit.sites.docker import Docker, explained, lines
-from devkit.sites.image import Image, build
+from devkit.sites.docker import Docker, Found, explained
+from devkit.sites.image import Image, are_built, build
 from devkit.sites.ownership import (
     BRIDGE,
     DNS,
@@ -50,6 +50,7 @@ TROUBLES: Mapping[int | None, str | None] = {0: None, 3: SILENT}  # by the exit 
 STOPPED = {"exited": "stopped", "created": "not started", "dead": "stopped", PAUSED: PAUSED}  # by Docker's states
 VOLUMES_OF_NAMES = ("names", "status", "redirections")  # in compose.yaml
 JOINED = (DNS, PROXY, REDIRECT)  # what is in the server's network, in compose.yaml
+UNTOUCHED = re.compile(r"^Container \S+ +Running$")  # what Compose says of a container that it leaves as it is
 STAYS = re.compile(rf"-{SERVER}-\d+ +Running$", re.MULTILINE)  # in what Compose would do
 FINGERPRINT_LABEL = "d4m-devkit.material"
 HEALTHY_SECONDS = 120
@@ -68,11 +69,11 @@ class Services:
         self._services = (FIREWALL, SERVER, *(OF_NAMES if answers.dns_domain else ()))
         self._passed: set[tuple[str, str]] = set()  # the containers that were waited for, and when they were started
         self._undisturbed: set[tuple[str, str]] = set()  # those that were healthy before, and when they were started
+        self._seen: Found | None = None  # what was on the engine when all was healthy
         self.docker = Docker(project)
         self.image = Image(self.docker, answers.image, project)
         others = {name: Image(self.docker, f"{answers.project_name}-{name}", project) for name in (NAMES, PROXY)}
         self._images = {SERVER: self.image} | others  # by the service that says how to build it
-        self._built = {name: image for name, image in self._images.items() if name in self._services}
         self.delivery = Delivery(project, answers.project_name, self.docker, self.image, https=self._has_names)
 
     def identity(self) -> Identity:
@@ -140,15 +141,22 @@ class Services:
         """The last lines of each service."""
         return {service: self._log(service, 200) for service in self._services}
 
-    def build(self, anew: bool) -> Iterator[str]:
-        """Build the images of the services, and give what the build prints."""
-        return build(self.docker, self._project, self._built, anew)
+    def are_built(self) -> bool:
+        """Whether the engine has the images of the services as they would be built now."""
+        return are_built(self.docker, self._project, self._to_build().values())
 
-    def start(self, fingerprint: str, before: Sequence[Container]) -> Iterator[str]:
+    def build(self, anew: bool) -> Iterator[str]:
+        """Build them, and give what the build prints."""
+        return build(self.docker, self._project, self._to_build(), anew)
+
+    def _to_build(self) -> Mapping[str, Image]:
+        return {name: image for name, image in self._images.items() if name in self._services}
+
+    def start(self, fingerprint: str, before: Found) -> Iterator[str]:
         """Start the services and wait until all are healthy; give what happens meanwhile.
 
-        `before` are the engine's containers, as seen just now. `fingerprint` is that of what the server must have read;
-        a server that read something else is replaced, and so is what this folder had started under another name or in
+        `before` is what is on the engine, as seen just now. `fingerprint` is that of what the server must have read; a
+        server that read something else is replaced, and so is what this folder had started under another name or in
         another layout. Raises UserError that quotes the service that does not become healthy.
         """
         serial_number = self.identity().serial_numbers[-1]
@@ -156,18 +164,21 @@ class Services:
         os.environ["D4M_HTTPS"] = https_fingerprint(self._project)
         if self.docker.engine().is_podman:
             os.environ.setdefault("D4M_SOCKET", PODMAN_SOCKET)
-        own = self.own(before)
+        own = self.own(before.containers)
         with explained():
             yield from self._remove_former(own)
         # What goes on undisturbed is as healthy as it was; who has been started anew, the engine looks at later.
         self._undisturbed = {(one.id, one.started) for one in own if one.health == "healthy"}
-        if self.delivery.begin():
+        if self.delivery.begin(next((one for one in own if one.labels.get(FINGERPRINT_LABEL) == fingerprint), None)):
             yield "bringing the keys to the engine"
             self.delivery.deliver()
         if self.docker.engine().is_podman:
             yield from self._make_way(own)
+        said = []
         try:
-            yield from self._up()
+            for line in self._up():
+                said.append(line)
+                yield line
         except UserError:
             if not self.runs(self.docker.containers()):
                 raise
@@ -175,7 +186,12 @@ class Services:
             yield from self._waiting((FIREWALL, SERVER))
             yield from self._up()
         self._remove_volumes_of_names()
-        yield from self._waiting(self._services)
+        yield from self._waiting(self._services, before if said and all(map(UNTOUCHED.match, said)) else None)
+
+    def take_look(self) -> Found | None:
+        """What was on the engine when `start` found all healthy; once, for it does not stay so."""
+        seen, self._seen = self._seen, None
+        return seen
 
     @explained()
     def stop(self, images: bool) -> None:
@@ -217,14 +233,18 @@ class Services:
                 self.docker.client.container.remove([one.name for one in joined], force=True)
 
     def _up(self) -> Iterator[str]:
-        return lines(self.docker.client.compose.up(detach=True, remove_orphans=True, stream_logs=True))
+        return self.docker.compose("up", "--detach", "--remove-orphans")
 
-    def _waiting(self, services: Iterable[str]) -> Iterator[str]:
-        """Wait until services pass their own checks: sooner than the engine, which looks every 10 seconds."""
+    def _waiting(self, services: Iterable[str], seen: Found | None = None) -> Iterator[str]:
+        """Wait until services pass their own checks: sooner than the engine, which looks every 10 seconds.
+
+        What was `seen` where nothing has changed since is not asked again.
+        """
         pending, deadline = list(services), time.monotonic() + HEALTHY_SECONDS
         while pending:
             yield f"waiting for {', '.join(pending)}"
-            found = self._in_place(self.own(self.docker.containers()))
+            self._seen, seen = seen or self.docker.found(), None
+            found = self._in_place(self.own(self._seen.containers))
             look_again = time.monotonic() + LOOK_SECONDS
             while pending and time.monotonic() < look_again:
                 with ThreadPoolExecutor() as pool:
@@ -302,8 +322,10 @@ class Services:
 
     def _remove_former(self, own: Iterable[Container], images: bool = True) -> Iterator[str]:
         """Remove what this folder had started under another project name or in another layout, and its network."""
-        client = self.docker.client
         former = list(filter(self.identity().is_former, own))
+        if not former:
+            return
+        client = self.docker.client
         # What has joined a server's network first, and a firewall last: it keeps its rules as long as a server is up.
         for container in sorted(former, key=lambda one: (one.service == FIREWALL, one.service not in JOINED)):
             yield f"removing {container.name}"
