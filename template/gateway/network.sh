@@ -18,7 +18,7 @@ device=d4m0
 port=1194 # in here; the published one is Docker's, or the Service's
 server=/etc/vpn/server/server.conf
 wanted=/run/redirections/wanted # a volume; proxy.py replaces the file in it, with an address and a port in each line
-applied=/run/applied            # which version of the file is in force
+applied=/run/applied            # which version of the file is in force; it stays open as 4
 
 choose_backend() {
     for backend in nft legacy; do
@@ -88,29 +88,35 @@ redirections() {
     echo '*nat'
     echo ':D4M-PROXY - [0:0]'
     # The proxy may say no more than which addresses and ports.
-    { printf '%s\n' "$address 80" "$address 443" && cat "$wanted" 2> /dev/null; } | sed -nE \
+    { printf '%s\n' "$address 80" "$address 443" && cat <&4; } | sed -nE \
         -e 's/^([0-9.]+) 80$/-A D4M-PROXY -d \1 -p tcp --dport 80 -j REDIRECT --to-ports 8080/p' \
         -e 's/^([0-9.]+) 443$/-A D4M-PROXY -d \1 -p tcp --dport 443 -j REDIRECT --to-ports 8443/p'
     echo COMMIT
 }
 
-version() { stat --format %i.%.Y "$wanted" 2> /dev/null || echo none; }
+version() { if [ -e "$wanted" ]; then stat --dereference --format %i.%.Y "$1"; else echo none; fi; }
+
+open_wanted() { if [ -e "$wanted" ]; then exec 4< "$wanted"; else exec 4< /dev/null; fi; }
+
+# It is asked often, and starts no program. (dash, which is sh here, knows -ef.)
+# shellcheck disable=SC3013
+is_in_force() { [ "$wanted" -ef /proc/$$/fd/4 ] || { [ ! -e "$wanted" ] && [ /dev/null -ef /proc/$$/fd/4 ]; }; }
 
 rules() { for table in filter nat; do iptables -t "$table" -S; done; }
 
 redirect() {
     turn=0 placed=""
     while :; do
-        now=$(version)
-        # That costs more than to look at the file. What was taken away at once, while it was placed, is missing still.
-        [ $((turn % 10)) != 0 ] || seen=$(rules && missing)
-        if [ "$now" != "$(cat "$applied" 2> /dev/null)" ] || [ "$seen" != "$placed" ]; then
+        [ $((turn % 10)) != 0 ] || seen=$(rules)
+        if [ "$turn" = 0 ] || ! is_in_force || [ "$seen" != "$placed" ]; then
+            open_wanted
             close_all_but_routes
             redirections | "iptables-$backend-restore" --wait --noflush
             set -- PREROUTING -i "$device" -j D4M-PROXY
             iptables -t nat -C "$@" 2> /dev/null || iptables -t nat -A "$@"
             placed=$(rules) seen=$placed
-            echo "$now" > "$applied"
+            [ -z "$(missing)" ] || placed="" seen="" # it was taken away at once: not what it is to look like
+            version /proc/$$/fd/4 > "$applied"
         fi
         turn=$((turn + 1))
         sleep 0.5
@@ -149,7 +155,7 @@ if [ -n "${POD_NAME:-}" ]; then
 fi
 
 if [ "$*" = "redirect check" ]; then
-    [ "$(cat "$applied")" = "$(version)" ]
+    [ "$(cat "$applied")" = "$(version "$wanted")" ]
     exit
 fi
 choose_backend

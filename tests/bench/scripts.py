@@ -74,7 +74,7 @@ def main() -> None:
     with lab() as (mac, _):
         project = copy_project(mac.home / "devkit")
         up(mac, project)
-        time.sleep(15)  # the engine's own health checks have passed once
+        time.sleep(40)  # the engine's own health checks have passed once
         compose = ["env", *settings_of(mac), *COMPOSE]
         ours, alone = medians(lambda: script(mac, project, "up"), lambda: mac.run(*compose, cwd=project))
         row("up.py on a running stack", ours, " ".join(COMPOSE), alone)

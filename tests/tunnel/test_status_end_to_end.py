@@ -90,10 +90,21 @@ def test_nobody_is_connected(mac: Mac, project: Path) -> None:
     assert script(mac, project, "up", "--json").returncode == 0  # which has done its part
 
 
-def test_server_without_clients_passes_its_check_at_any_moment(mac: Mac, project: Path) -> None:
+SHOWN = """
+import json, time, urllib.request
+asked = urllib.request.Request("http://127.0.0.1:8081/state.json", headers={"Host": "d4m.internal"})
+for _ in range(50):
+    print(json.load(urllib.request.urlopen(asked))["clients"])
+    time.sleep(0.25)
+"""
+
+
+def test_server_without_clients_is_well_and_known_to_serve_nobody_at_any_moment(mac: Mac, project: Path) -> None:
     """It looks at the clock every ten seconds only."""
     often = "for _ in $(seq 50); do vpn.sh check || exit 1; sleep 0.25; done"
     assert mac.run("docker", "exec", VPN, "sh", "-c", often, check=False).returncode == 0
+    shown = mac.run("docker", "exec", "d4m-devkit-proxy-1", "python3", "-c", SHOWN).stdout.splitlines()
+    assert shown == ["[]"] * 50
 
 
 def test_route_of_this_computer_is_gone(mac: Mac, project: Path, client: Client) -> None:

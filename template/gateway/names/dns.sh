@@ -61,6 +61,19 @@ END
     fi
 }
 
+# Read the names anew whenever something is said of them.
+follow() {
+    while read -r _; do
+        while now=$(version) && [ "$now" != "$(cat "$read")" ]; do
+            said=$(unbound-control -c "$configuration" fast_reload 2>&1) || true
+            case $said in
+                *error*) echo "$said" >&2 && sleep 1 ;;
+                *) echo "$now" > "$read" ;;
+            esac
+        done
+    done
+}
+
 # The server may just be starting, and makes the address.
 for _ in $(seq 100); do
     if ip -4 -oneline address show | grep -qF " $address/"; then break; fi
@@ -68,18 +81,6 @@ for _ in $(seq 100); do
 done
 write_configuration > "$configuration"
 version > "$read"
-unbound -d -c "$configuration" &
-unbound=$!
-trap 'kill "$unbound"' TERM INT
-while kill -0 "$unbound" 2> /dev/null; do
-    inotifywait --quiet --quiet --timeout 1 --event moved_to "$names" || [ $? = 2 ] || sleep 1 # 2: nothing happened
-    now=$(version)
-    if [ "$now" != "$(cat "$read")" ]; then
-        said=$(unbound-control -c "$configuration" fast_reload 2>&1) || true
-        case $said in
-            *error*) echo "$said" >&2 ;;
-            *) echo "$now" > "$read" ;;
-        esac
-    fi
-done
-wait "$unbound"
+# It says that it watches, too: the first thing to look after. Without it the DNS would not follow, so that ends.
+{ inotifywait --monitor --event moved_to "$names" 2>&1 | follow || true; kill $$; } &
+exec unbound -d -c "$configuration"
