@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from cryptography.x509 import RevokedCertificate
 
@@ -44,7 +45,8 @@ class Generation:
     """One set; `crl` and `server_crl` are PEM, one CRL for each CA.
 
     `keys` are the server's. `replaced` has, by the names of the clients and `SERVER`, the serial numbers that the
-    generation before issued and that are not revoked yet; None when they are not known.
+    generation before issued and that are not revoked yet; None when they are not known. What follows from all is kept,
+    as much of it is asked for again for each client.
     """
 
     number: int
@@ -78,18 +80,18 @@ class Generation:
         """The name that the project had when the first generation was made."""
         return self.server_name.removeprefix(SERVER_DOMAIN)
 
-    @property
+    @cached_property
     def revoked(self) -> frozenset[int]:
         """All serial numbers that are revoked."""
         return frozenset(entry.serial_number for ca in self.cas for entry in ca.revoked)
 
-    @property
+    @cached_property
     def live_clients(self) -> tuple[Client, ...]:
         """The clients that may connect."""
         revoked = self.revoked
         return tuple(client for client in self.clients if client.credential.serial_number not in revoked)
 
-    @property
+    @cached_property
     def live_names(self) -> frozenset[str]:
         """The live clients' names, casefolded: where names that differ only in case are one file, it lets both in."""
         return frozenset(client.name.casefold() for client in self.live_clients)
@@ -104,9 +106,16 @@ class Generation:
 
         Old projects may have both.
         """
-        alike = [client for client in self.clients if client.name.casefold() == name.casefold()]
-        alike.sort(key=lambda client: (client.name != name, client not in self.live_clients))
-        return alike[0] if alike else None
+        alike = self._by_folded_name.get(name.casefold(), ())
+        revoked = self.revoked
+        return min(alike, key=lambda one: (one.name != name, one.credential.serial_number in revoked), default=None)
+
+    @cached_property
+    def _by_folded_name(self) -> Mapping[str, Sequence[Client]]:
+        found: dict[str, list[Client]] = {}
+        for client in self.clients:
+            found.setdefault(client.name.casefold(), []).append(client)
+        return found
 
     def in_use(self) -> Mapping[str, int]:
         """The serial numbers that clients and server use, by name: what the next generation replaces."""

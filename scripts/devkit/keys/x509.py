@@ -215,15 +215,13 @@ def new_crl(ca: Credential, revoked: Iterable[x509.RevokedCertificate], now: dat
     expired is dated back to that expiry.
     """
     builder = (
-        x509.CertificateRevocationListBuilder()
+        x509.CertificateRevocationListBuilder(revoked_certificates=list(revoked))  # adding one copies all before it
         .issuer_name(ca.certificate.subject)
         .last_update(min(now, ca.expiry) - CLOCK_SKEW)
         .next_update(ca.expiry)
         .add_extension(_authority_key_identifier(ca.certificate), critical=False)
         .add_extension(x509.CRLNumber(max(int(now.timestamp() * 1_000_000), last_number + 1)), critical=False)
     )
-    for certificate in revoked:
-        builder = builder.add_revoked_certificate(certificate)
     return builder.sign(ca.key, _digest(ca.key)).public_bytes(Encoding.PEM)
 
 

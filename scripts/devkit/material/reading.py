@@ -1,7 +1,7 @@
 """A generation read back from its files. A file that is missing or damaged raises UserError, which names it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -45,6 +45,7 @@ def load(folder: Path) -> Generation:
     server_crls: Sequence[CertificateRevocationList] = ()
     with suppress(UserError):
         server_crls = _parse(folder / layout.SERVER_CRL, partial(_parse_crls, cas=certificates))
+    revoked = {entry.serial_number for ca in cas for entry in ca.revoked}
     generation = Generation(
         number=int(folder.name),
         ca=cas[0],
@@ -52,7 +53,7 @@ def load(folder: Path) -> Generation:
         server=_credential(folder / layout.SERVER, certificates),
         keys={one.name: _parse(folder / layout.CONFIGS / one.server_key, one.parse_server_key) for one in vpn.LANES},
         clients=tuple(
-            _parse(path, partial(_parse_client, path.stem, cas=cas))
+            _parse(path, partial(_parse_client, path.stem, issuers=certificates, revoked=revoked))
             for path in sorted((folder / layout.CLIENTS).glob("*.pem"))
             if CLIENT_NAME.fullmatch(path.stem)
         ),
@@ -112,16 +113,15 @@ def _pem(crls: Sequence[CertificateRevocationList]) -> bytes:
     return b"".join(each.public_bytes(Encoding.PEM) for each in crls)
 
 
-def _parse_client(name: str, pem: bytes, cas: Sequence[CA]) -> Client:
+def _parse_client(name: str, pem: bytes, issuers: Sequence[Certificate], revoked: Collection[int]) -> Client:
     """A client with a certificate that a CA has revoked, or issued to this name. Raises ValueError when damaged."""
     lines = [line + b"\n" for line in pem.splitlines()]
     ends = [number + 1 for number, line in enumerate(lines) if line.startswith(END_OF_BLOCK)]
     if len(ends) != 2 + len(vpn.LANES) or ends[-1] != len(lines):
         raise ValueError("it does not hold a certificate and its keys")
     certificate, key, *rest = (b"".join(lines[start:end]) for start, end in zip([0, *ends], ends, strict=False))
-    revoked = {entry.serial_number for ca in cas for entry in ca.revoked}
     # The CA that issued a revoked certificate may be gone, and no server accepts the certificate anyway.
-    owner = x509.load_certificate(certificate, [ca.credential.certificate for ca in cas], revoked)
+    owner = x509.load_certificate(certificate, issuers, revoked)
     if owner.serial_number not in revoked and x509.common_name(owner) != name:
         raise ValueError("it is somebody else's")
     labels = {lane.name: BEGIN_OF_BLOCK + lane.key_label.encode() for lane in vpn.LANES}

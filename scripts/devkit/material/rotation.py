@@ -84,7 +84,7 @@ def rotated(
     replaced = current.in_use()
     doomed = [*(current.replaced or {}).values(), *(replaced.values() if revoke_now else ())]
     live = current.live_clients
-    refused = tuple(client for client in current.clients if client not in live)
+    refused = tuple(client for client in current.clients if client.credential.serial_number in current.revoked)
     current = _revoking(current, doomed, now)
     ca, previous_ca, keys = current.ca, None, current.keys
     if kind == "all":

@@ -66,10 +66,12 @@ def with_warnings(report: Document, more: Sequence[str]) -> Document:
 
 def of_clients(generation: Generation, sessions: Sequence[Session], warnings: Sequence[str]) -> Document:
     """What `client list --json` prints; `warnings` say why sessions may be missing, or what is odd about them."""
-    live = generation.live_clients
+    live = {client.credential.serial_number for client in generation.live_clients}
     return {
         "version": VERSION,
-        "clients": [_client(client, client in live, sessions) for client in generation.clients],
+        "clients": [
+            _client(client, client.credential.serial_number in live, sessions) for client in generation.clients
+        ],
         "warnings": list(warnings),
     }
 

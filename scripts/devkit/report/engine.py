@@ -91,6 +91,7 @@ def make_report(
             by_address.setdefault(address, []).append(name.name)
     packet_filter = checks.packet_filter(facts.engine.firewall_backend)
     best = REACHED if packet_filter.verdict == "passed" else UNKNOWN_FILTER
+    reached = _reached(facts, routes)
     return EngineReport(
         access=access,
         engine=facts.engine,
@@ -99,7 +100,7 @@ def make_report(
             for container in facts.containers
         ),
         missed=_missed(facts, routes),
-        mtus={one.name: one.mtu for one in facts.networks if one.name in _reached(facts, routes)},
+        mtus={one.name: one.mtu for one in facts.networks if one.name in reached},
         warnings=(
             *expiry_warnings(access.expiries, access.now),
             *([packet_filter.sentence] if packet_filter.verdict == "failed" else []),
