@@ -45,12 +45,14 @@ faults: packages .venv/ready
 	$(BIN)/python -m tests.recovery
 
 # How fast clients are issued, against easy-rsa; how fast the VPN is, against its peers: writes docs/speed.md; what
-# 50 clients notice of who makes trouble; and what the scripts take themselves.
+# 50 clients notice of who makes trouble; what the scripts take themselves; and what a thousand containers and clients
+# cost: writes docs/scale.md.
 bench: packages .venv/ready
 	$(BIN)/python -m tests.bench.issue_clients
 	$(BIN)/python -m tests.bench.speed
 	$(BIN)/python -m tests.bench.load
 	$(BIN)/python -m tests.bench.scripts
+	$(BIN)/python -m tests.bench.scale
 
 # The pictures of the page in docs/screenshots, in its states.
 screenshots: packages .venv/ready
