@@ -87,6 +87,11 @@ class Answers:
         return self.vpn_subnet[1]
 
     @property
+    def most_connected(self) -> int:
+        """How many clients the server has an address for; it has one itself."""
+        return self.vpn_subnet.num_addresses - 3
+
+    @property
     def dns_domains(self) -> tuple[str, ...]:
         """What is asked through the tunnel, none when there is no DNS there; reverse look-ups come with it."""
         if not self.dns_domain:

@@ -483,3 +483,10 @@ def test_profile_for_this_computer_alone_is_said_to_be_so(project: Path, tmp_pat
     assert "--data vpn_host=HOST` first" in said
     elsewhere = copy_project(tmp_path / "elsewhere", vpn_host="192.0.2.7")
     assert run(elsewhere, "client", "add", "alice").stderr == ""
+
+
+def test_more_clients_than_the_tunnel_has_addresses_are_said_to_be_too_many_at_once(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "devkit", vpn_host="192.0.2.7")
+    assert run(project, "client", "add", *(f"client-{number}" for number in range(252))).stderr == ""
+    said = " ".join(run(project, "client", "add", "alice").stderr.split())
+    assert "254 clients may connect, but 10.213.94.0/24 has addresses for 253 at once: revoke those" in said

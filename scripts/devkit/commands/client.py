@@ -41,12 +41,16 @@ def main(arguments: Sequence[str]) -> int:
 def _add(options: argparse.Namespace) -> None:
     project = commandline.project_folder()
     answers = read_answers(project)
-    add_clients(project, answers, options.names, _now())
+    count = add_clients(project, answers, options.names, _now())
     for name in options.names:
         print(*profiles(project, name), sep="\n")
     if host.is_loopback(answers.vpn_host):
         alone = f"a profile that leads to {answers.vpn_host} works on this computer alone"
         commandline.warn([f"{alone}: for others answer `{CHANGE_ANSWER} vpn_host=HOST` first."])
+    if count > answers.most_connected:
+        at_once = f"{answers.vpn_subnet} has addresses for {answers.most_connected} at once"
+        mend = "revoke those that nobody needs with `./scripts/client.py revoke NAME`"
+        commandline.warn([f"{count} clients may connect, but {at_once}: {mend}."])
     in_cluster = bool(options.kubernetes or options.context)
     if in_cluster or Layout(project).delivered.exists():  # else the server sees the folder
         site = choose(project, answers, in_cluster, options.context)

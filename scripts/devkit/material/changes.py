@@ -109,8 +109,8 @@ def rotate(project: Path, answers: Answers, kind: RotationKind, revoke_now: bool
     return tuple(renewals)
 
 
-def add_clients(project: Path, answers: Answers, names: Sequence[str], now: datetime) -> None:
-    """Issue certificates to new clients.
+def add_clients(project: Path, answers: Answers, names: Sequence[str], now: datetime) -> int:
+    """Issue certificates to new clients; return how many there are then that may connect.
 
     Raises UserError when a name is bad or taken, and as `ensure_material`.
     """
@@ -140,7 +140,9 @@ def add_clients(project: Path, answers: Answers, names: Sequence[str], now: date
         for client in (client for client in current.clients if client.name in names):
             copy = f"{client.name}-{client.credential.serial_number:x}.pem"
             store.keep_superseded(paths, copy, contents.client_pem(client))
-        _update(paths, rotation.with_clients(current, names, answers, now), answers)
+        following = rotation.with_clients(current, names, answers, now)
+        _update(paths, following, answers)
+    return len(following.live_clients)
 
 
 def revoke_client(project: Path, answers: Answers, name: str, now: datetime) -> str:
