@@ -28,7 +28,8 @@ handshake is that of a stock client, from its start until it is connected.
 
 The exponent says how a cost grows: it is 0 where the cost stays, 1 where it doubles with the number, and 2 where it
 becomes four times as much. It is the median of all pairs of measurements at the two largest numbers, where what stays
-the same hides the least. Seconds, unlike CPU seconds, have others' work in them, which the machine has at other times.
+the same hides the least. Seconds, unlike CPU seconds, are spent on what is waited for, too: the engine, which lists all
+containers for a report, the disk, the kernel's room for neighbours (below), and others' work on the machine.
 
 {table}
 
