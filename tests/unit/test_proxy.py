@@ -1,10 +1,14 @@
 """Which port of which container serves what is asked for, and what the page shows of it."""
 
+import asyncio
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from devkit.facts import Attachment, Container, Session
@@ -26,6 +30,8 @@ from devkit.proxy import (
     url,
     vouched_for,
 )
+
+from tests.conftest import REPOSITORY
 
 DOMAIN = "d4m.internal"
 ROUTES = (IPv4Network("172.16.0.0/12"),)
@@ -262,3 +268,24 @@ def test_page_shows_clients_and_warns_of_expiry() -> None:
     ]
     unknown: Any = state(known(), {}, None, (), NOW)
     assert unknown["clients"] is None
+
+
+def test_ports_of_an_address_are_tried_together(tmp_path: Path) -> None:
+    """A kernel knows few addresses at a time: to try many at once would make it drop what is for others."""
+    there = [container(f"c{number}", f"127.1.0.{number}", "80/tcp", "443/tcp") for number in range(1, 101)]
+    routes = [IPv4Network("127.0.0.0/8")]
+    telling, wanted = tmp_path / "containers.json", tmp_path / "wanted"
+    telling.write_text(told(there, names(there, DOMAIN, routes)[0], DOMAIN, "devkit", routes))
+    spec = importlib.util.spec_from_file_location("gateway_proxy", REPOSITORY / "template/gateway/proxy/proxy.py")
+    assert spec
+    assert spec.loader
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    with patch.multiple(program, TOLD=telling, REDIRECTIONS=wanted):
+        served = program.Proxy(routes)
+        served.read()
+        asyncio.run(served.probe())
+        served.write()
+    without = [line.split()[0] for line in wanted.read_text().splitlines()]  # a web server there
+    assert len(without) == program.MOST_AT_ONCE
+    assert len(set(without)) == program.MOST_AT_ONCE / 2

@@ -96,7 +96,8 @@ class Proxy:
         there = {f"{one.id} {address} {one.state}": address for address, one in self._known.by_address.items()}
         fresh = {address for key, address in there.items() if key not in self._since}
         self._since = {key: self._since.get(key, now) for key in there}
-        wanted = {(at, port) for at, one in self._known.by_address.items() for port in proxy.to_probe(one)}
+        # The ports of an address stand together: a kernel knows few addresses at a time (arp(7), gc_thresh3).
+        wanted = dict.fromkeys((at, port) for at, one in self._known.by_address.items() for port in proxy.to_probe(one))
         self._listening = {key: is_ for key, is_ in self._listening.items() if key in wanted and key[0] not in fresh}
         self._next = {key: 0.0 if key[0] in fresh else self._next.get(key, 0.0) for key in wanted}
 
