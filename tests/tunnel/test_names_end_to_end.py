@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,34 @@ def test_name_follows_its_container(mac: Mac) -> None:
     soon(mac, "shop.d4m.internal", [again])
     mac.run("docker", "stop", "--time", "0", "shop")
     soon(mac, "shop.d4m.internal", ["NXDOMAIN"])
+
+
+def test_engine_is_not_asked_for_all_containers_because_of_one(mac: Mac, engine: Engine, devkit: Path) -> None:
+    with asked(mac, engine) as lists:
+        for _ in range(5):
+            soon(mac, "web.d4m.internal", [run(mac, "web")])
+            mac.run("docker", "rm", "--force", "web")
+            soon(mac, "web.d4m.internal", ["NXDOMAIN"])
+        assert lists() < 5  # every ten seconds it is, in case that an event was missed
+
+
+@contextmanager
+def asked(mac: Mac, engine: Engine) -> Iterator[Callable[[], int]]:
+    """How often the engine has been asked for all containers meanwhile, as its log says."""
+    log = mac.home.parent / "engine.log"
+
+    def count() -> int:
+        return log.read_text().count("/containers/json?")
+
+    reload = "kill -HUP $(cat /run/docker.pid)"
+    engine.run("sh", "-c", f"mkdir -p /etc/docker && echo '{{\"debug\": true}}' > /etc/docker/daemon.json && {reload}")
+    try:
+        mac.run("docker", "ps")
+        eventually(lambda: count() > 0)
+        before = count()
+        yield lambda: count() - before
+    finally:
+        engine.run("sh", "-c", f"rm /etc/docker/daemon.json && {reload}")
 
 
 def test_labels_of_any_name_and_odd_ones_do_not_hold_names_up(mac: Mac) -> None:

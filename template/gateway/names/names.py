@@ -35,6 +35,7 @@ WATCHED = {
 }
 PAUSE_SECONDS = 0.1  # between two looks at the engine: a burst of events is one change
 ANYWAY_SECONDS = 10  # a look without an event, in case that one was missed
+IDLE_SHARE = 20  # where to list all takes the engine long, this many times as long passes until it is asked again
 AGAIN_SECONDS = 1  # after something could not be written
 
 
@@ -45,6 +46,8 @@ class Watch:
         self._client = client
         self._project = project
         self._known: dict[str, Any] = {}  # by ID
+        self._changed: set[str] = set()  # IDs of what is to be looked at
+        self._list_at = 0.0
         self._told: queue.SimpleQueue[str | Exception | None] = (
             queue.SimpleQueue()
         )  # IDs of what has changed, or the end
@@ -52,34 +55,47 @@ class Watch:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def wait(self, seconds: float) -> None:
-        """Wait for an event, for so long, and forget what is outdated now. Raises what has ended the events."""
+        """Wait for an event, for so long. Raises what has ended the events."""
         time.sleep(PAUSE_SECONDS)
         with contextlib.suppress(queue.Empty):
             told = self._told.get(timeout=seconds)
             while True:
                 if isinstance(told, Exception):
                     raise told
-                self._known.pop(told or "", None)
+                self._changed |= {told} if told else set()
                 told = self._told.get_nowait()
 
     def containers(self) -> list[Any]:
         """What `docker inspect` says of each; the engine is not asked about those that have not changed."""
+        if time.monotonic() >= self._list_at:
+            self._list()
+        # One of ours that does not run may fail to start without an event.
+        self._changed |= {id_ for id_, one in self._known.items() if one["State"]["Status"] not in RUNNING}
+        for id_ in self._changed:
+            self._known.pop(id_, None)
+            with contextlib.suppress(docker.errors.NotFound):  # gone meanwhile
+                one = self._client.inspect_container(id_)
+                if self._counts(one["State"]["Status"], one["Config"]["Labels"]):
+                    self._known[id_] = one
+        self._changed.clear()
+        return list(self._known.values())
+
+    def _list(self) -> None:
+        """See what no event has told. The engine may look up the image of each that it lists, which takes it long."""
+        begun = time.monotonic()
         listed = {
             one["Id"]: one["State"]
             for one in self._client.containers(all=True)
-            if one["State"] in RUNNING or (one["Labels"] or {}).get(inventory.PROJECT_LABEL) == self._project
+            if self._counts(one["State"], one["Labels"])
         }
-        outdated = [
-            id_
-            for id_, one in self._known.items()
-            if listed.get(id_) not in RUNNING or listed[id_] != one["State"]["Status"]
-        ]
-        for id_ in outdated:
-            del self._known[id_]
-        for id_ in listed.keys() - self._known.keys():
-            with contextlib.suppress(docker.errors.NotFound):  # gone meanwhile
-                self._known[id_] = self._client.inspect_container(id_)
-        return list(self._known.values())
+        ended = time.monotonic()
+        self._list_at = ended + max(ANYWAY_SECONDS, IDLE_SHARE * (ended - begun))
+        known = {id_: one["State"]["Status"] for id_, one in self._known.items()}
+        self._changed |= {id_ for id_ in listed.keys() | known.keys() if listed.get(id_) != known.get(id_)}
+
+    def _counts(self, state: str, labels: Mapping[str, str] | None) -> bool:
+        """Whether it runs or is ours."""
+        return state in RUNNING or (labels or {}).get(inventory.PROJECT_LABEL) == self._project
 
     def _listen(self) -> None:
         try:
