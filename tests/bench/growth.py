@@ -16,8 +16,9 @@ FORMS = {SECONDS: ".2f", CPU: ".3f", COUNT: ",.0f"}
 TEXT = """\
 # What a thousand containers cost
 
-`make bench` wrote this page from one run on {date}, on {processors} processors ({processor}) with Linux {kernel}:
-`{command}`.
+`make bench` wrote this page from one run on {report.date}, on {report.machine.processors} processors \
+({report.machine.processor}) with Linux {report.machine.kernel}:
+`{report.command}`.
 
 ![What each event costs, by the number of containers and clients](scale.png)
 
@@ -109,11 +110,7 @@ def table(report: Report) -> Grid:
 def page(report: Report) -> str:
     """docs/scale.md."""
     return TEXT.format(
-        date=report.date,
-        command=report.command,
-        processors=report.machine.processors,
-        processor=report.machine.processor,
-        kernel=report.machine.kernel,
+        report=report,
         rounds=max(len(report.values(subject, size)) for subject in report.subjects for size in report.sizes),
         table=table(report).for_page(),
     )

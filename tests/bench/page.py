@@ -5,8 +5,9 @@ from tests.bench.measurements import Report, grids
 TEXT = """\
 # How fast it is
 
-`make bench` wrote this page from one run on {date}, on {processors} processors ({processor}) with Linux {kernel}:
-`{command}`.
+`make bench` wrote this page from one run on {report.date}, on {report.machine.processors} processors \
+({report.machine.processor}) with Linux {report.machine.kernel}:
+`{report.command}`.
 
 ![Throughput of one TCP stream: ours beside its peers](speed.png)
 
@@ -36,11 +37,7 @@ def of(report: Report) -> str:
     """The page."""
     loads = sorted(one.conditions.load for one in report.measurements)
     return TEXT.format(
-        date=report.date,
-        command=report.command,
-        processors=report.machine.processors,
-        processor=report.machine.processor,
-        kernel=report.machine.kernel,
+        report=report,
         rounds=max(one.conditions.round for one in report.measurements),
         load=f"{loads[0]:g} to {loads[-1]:g}",
         paths="\n".join(f"- **{name}**: {what}" for name, what in report.paths.items()),

@@ -116,6 +116,12 @@ def test_labels_of_any_name_and_odd_ones_do_not_hold_names_up(mac: Mac) -> None:
     assert mac.run("docker", "exec", f"{OURS}dns-1", "dns.sh", "check", check=False).returncode == 0
 
 
+def test_dns_that_is_not_told_of_changes_any_more_starts_anew(mac: Mac, engine: Engine) -> None:
+    (watching,) = engine.run("pgrep", "--exact", "inotifywait").stdout.split()
+    engine.run("kill", watching)
+    soon(mac, "late.d4m.internal", [run(mac, "late")], seconds=20)
+
+
 def test_name_leads_to_the_network_that_the_routes_reach(mac: Mac) -> None:
     mac.run("docker", "network", "create", "--subnet", "192.168.200.0/24", "away")
     run(mac, "web", "--network", "away")

@@ -21,9 +21,9 @@ def choose(
 ) -> Site:
     """The engine, or the cluster of kubectl's current context or of another. Raises UserError."""
     if kubernetes:
-        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- who chooses one needs not the other
+        from devkit.sites.cluster import ClusterSite  # noqa: PLC0415 -- whoever chooses one does not need the other
 
         return ClusterSite(project, answers, context, values)
-    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- who chooses one needs not the other
+    from devkit.sites.engine import EngineSite  # noqa: PLC0415 -- whoever chooses one does not need the other
 
     return EngineSite(project, answers)

@@ -236,7 +236,7 @@ class Services:
         return self.docker.compose("up", "--detach", "--remove-orphans")
 
     def _waiting(self, services: Iterable[str], seen: Found | None = None) -> Iterator[str]:
-        """Wait until services pass their own checks: sooner than the engine, which looks every 10 seconds.
+        """Wait until services pass their own checks: sooner than the engine, which looks every 30 seconds.
 
         What was `seen` where nothing has changed since is not asked again.
         """
@@ -273,7 +273,7 @@ class Services:
             return "missing"
         if container.state in STOPPED:
             return STOPPED[container.state]
-        # The engine looks every ten seconds: what it says is not of now.
+        # The engine looks every 30 seconds: what it says is not of now.
         well = container.health == "healthy" or (container.id, container.started) in self._passed
         code = None if container.state != "running" else 0 if well else self._check(service, container)
         if code in TROUBLES:

@@ -81,6 +81,7 @@ for _ in $(seq 100); do
 done
 write_configuration > "$configuration"
 version > "$read"
-# It says that it watches, too: the first thing to look after. Without it the DNS would not follow, so that ends.
+# inotifywait also says when it begins to watch: `follow` then looks for what came before. When it ends, so does the DNS,
+# which would not follow any more; the engine starts both again.
 { inotifywait --monitor --event moved_to "$names" 2>&1 | follow || true; kill $$; } &
 exec unbound -d -c "$configuration"
